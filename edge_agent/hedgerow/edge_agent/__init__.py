@@ -1,0 +1,1 @@
+"""The device side: telemetry, samples, inference, slots, outbox, local API, and the trainer as a child process."""

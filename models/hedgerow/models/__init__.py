@@ -1,0 +1,1 @@
+"""Recipes: architecture, loss, public sets, export to ONNX and TFLite, quantisation and the gate."""

@@ -1,0 +1,1 @@
+"""The aggregation server: device gateway, round loop, registry, delivery, monitor, fleet API and dashboard."""

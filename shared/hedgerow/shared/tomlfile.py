@@ -1,0 +1,86 @@
+"""Reading TOML that people write: bounded, every unknown key listed with its path, every error with its place."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin
+
+import msgspec
+
+from hedgerow.shared import limits
+from hedgerow.shared.errors import ConfigError
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+def read_toml(path: Path, kind: type[T]) -> T:
+    """Return the file at ``path`` as a ``kind``.
+
+    Raises ConfigError if the file is missing, over ``MAX_TOML_BYTES``, not UTF-8, not TOML (with its line),
+    has unknown keys (all of them are listed), or a value of the wrong type or range (with its key).
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(limits.MAX_TOML_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    return parse_toml(data, kind, str(path))
+
+
+def parse_toml(data: bytes, kind: type[T], where: str) -> T:
+    """Return TOML bytes as a ``kind``; ``where`` names the source in errors. Raises as ``read_toml``."""
+    if len(data) > limits.MAX_TOML_BYTES:
+        raise ConfigError(f"{where}: larger than {limits.MAX_TOML_BYTES} bytes")
+    try:
+        table = tomllib.loads(data.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{where}: not UTF-8 text (byte {error.start})") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where}: not TOML: {error}") from error
+    return from_table(table, kind, where)
+
+
+def from_table(table: dict[str, Any], kind: type[T], where: str) -> T:
+    """Return a parsed TOML table as a ``kind``. Raises ConfigError as ``read_toml``."""
+    unknown = sorted(_unknown_keys(table, kind, ""))
+    if unknown:
+        known = ", ".join(sorted(field.encode_name for field in msgspec.structs.fields(kind)))
+        raise ConfigError(
+            f"{where}: unknown key{'s' if len(unknown) > 1 else ''} {', '.join(unknown)}; top-level keys are {known}"
+        )
+    try:
+        return msgspec.convert(table, kind)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _unknown_keys(value: Any, kind: Any, path: str) -> list[str]:
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        if not isinstance(value, dict):
+            return []
+        fields = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
+        found = [f"{path}{key}" for key in value if key not in fields]
+        for key, inner in value.items():
+            if key in fields:
+                found += _unknown_keys(inner, fields[key], f"{path}{key}.")
+        return found
+    return _unknown_inside(value, kind, path)
+
+
+def _unknown_inside(value: Any, kind: Any, path: str) -> list[str]:
+    origin, arguments = get_origin(kind), get_args(kind)
+    if not arguments:
+        return []
+    if origin in (list, tuple) and isinstance(value, list):
+        return [
+            key
+            for n, item in enumerate(value)
+            for key in _unknown_keys(item, arguments[0], f"{path[:-1]}[{n}].")
+        ]
+    if origin is dict and isinstance(value, dict):
+        return [
+            key for name, item in value.items() for key in _unknown_keys(item, arguments[1], f"{path}{name}.")
+        ]
+    structs = [a for a in arguments if isinstance(a, type) and issubclass(a, msgspec.Struct)]
+    return _unknown_keys(value, structs[0], path) if len(structs) == 1 else []

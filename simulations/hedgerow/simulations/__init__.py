@@ -1,0 +1,1 @@
+"""Populations, the demo and the benchmarks: what runs a fleet on one machine."""
