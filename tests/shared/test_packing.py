@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,8 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from hedgerow.shared.errors import UpdateRejectedError
+from hedgerow.shared.job import Packing
 from hedgerow.shared.packing import BLOCK, pack, packed_bytes, unpack, unpack_blocks
 
+PACKINGS: tuple[Packing, ...] = get_args(Packing)
 vectors = arrays(np.float32, st.integers(0, 3000), elements=st.floats(-1e4, 1e4, width=32))
 
 
@@ -45,9 +49,9 @@ def test_int8_rounding_is_unbiased() -> None:
     assert abs(mean - vector[1]) < 5 * 0.0073 * 0.01
 
 
-@pytest.mark.parametrize("packing", ["float32", "float16", "int8"])
+@pytest.mark.parametrize("packing", PACKINGS)
 @pytest.mark.parametrize("n", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 20 * BLOCK + 7])
-def test_size_is_exact_and_blocks_cover_the_vector(packing: str, n: int) -> None:
+def test_size_is_exact_and_blocks_cover_the_vector(packing: Packing, n: int) -> None:
     vector = np.linspace(-1, 1, n, dtype=np.float32)
 
     data = pack(vector, packing)
@@ -58,9 +62,9 @@ def test_size_is_exact_and_blocks_cover_the_vector(packing: str, n: int) -> None
     assert all(spans[i][0] + spans[i][1] == spans[i + 1][0] for i in range(len(spans) - 1))
 
 
-@pytest.mark.parametrize("packing", ["float32", "float16", "int8"])
+@pytest.mark.parametrize("packing", PACKINGS)
 @pytest.mark.parametrize("change", [b"", b"x"])
-def test_wrong_size_is_rejected_with_its_reason(packing: str, change: bytes) -> None:
+def test_wrong_size_is_rejected_with_its_reason(packing: Packing, change: bytes) -> None:
     data = pack(np.ones(10, np.float32), packing)
     data = data + change if change else data[:-1]
 
@@ -96,8 +100,8 @@ def test_float16_overflow_is_refused_before_sending() -> None:
 
 
 @settings(max_examples=200)
-@given(st.binary(max_size=200), st.integers(0, 60), st.sampled_from(["float32", "float16", "int8"]))
-def test_garbage_gives_a_vector_or_a_named_rejection(data: bytes, n: int, packing: str) -> None:
+@given(st.binary(max_size=200), st.integers(0, 60), st.sampled_from(PACKINGS))
+def test_garbage_gives_a_vector_or_a_named_rejection(data: bytes, n: int, packing: Packing) -> None:
     try:
         out = unpack(data, n, packing)
     except UpdateRejectedError as error:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 QUEUE_LIMIT = 1000
+STOPPING = "server.stopping"
+"""The last topic: whoever streams to a client ends the stream."""
 
 
 @dataclass(frozen=True)
