@@ -8,10 +8,12 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
+from starlette.responses import StreamingResponse
 
 from hedgerow.server.api import models
 from hedgerow.server.api.access import caller, context_of, role
 from hedgerow.server.api.operators import Operator, Role
+from hedgerow.server.dashboard.live import stream
 from hedgerow.server.monitor import views
 from hedgerow.server.monitor.metrics import FleetCollector, render
 
@@ -137,6 +139,14 @@ async def events(
 async def alerts(request: Request) -> Any:
     """List the alerts that hold now."""
     return _plain(await asyncio.to_thread(context_of(request).alerts))
+
+
+@router.get("/news", tags=["events"])
+async def news(request: Request, operator: Annotated[Operator, _VIEWER]) -> StreamingResponse:
+    """Stream server-sent events: the topics that have news, so that a client knows what to fetch again."""
+    context = context_of(request)
+    events = stream(context.bus, lambda: context.operators.is_valid(operator.token_id))
+    return StreamingResponse(events, media_type="text/event-stream")
 
 
 metrics_router = APIRouter()

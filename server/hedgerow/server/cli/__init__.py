@@ -1,0 +1,1 @@
+"""Commands of the server's operator: ``hedgerow server``, ``hedgerow job``, ``hedgerow model``."""
