@@ -34,6 +34,13 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     advertise: bool = True
 
 
+class Running(msgspec.Struct, frozen=True):
+    """Where a running server listens; kept in ``run.json`` while it runs."""
+
+    gateway_port: int
+    operator_port: int
+
+
 class ServerHome:
     """Paths inside the server's folder."""
 
@@ -47,6 +54,7 @@ class ServerHome:
         self.secrets = root / "secrets"
         self.operator_token = self.secrets / "operator-token"
         self.work = root / "work"
+        self.running = root / "run.json"
 
     def read_config(self) -> ServerConfig:
         """Return the settings. Raises ConfigError if the folder was never set up, naming the command."""
@@ -64,6 +72,21 @@ class ServerHome:
             raise ConfigError(
                 f"{self.operator_token}: {error.strerror}; pass --token or set HEDGEROW_TOKEN"
             ) from error
+
+    def write_running(self, running: Running) -> None:
+        """Note where the server listens, for the commands on this machine."""
+        write_secret(self.running, msgspec.json.encode(running).decode())
+
+    def read_running(self) -> Running | None:
+        """Return where the server listens, None if it does not run."""
+        try:
+            return msgspec.json.decode(self.running.read_bytes(), type=Running)
+        except (OSError, msgspec.DecodeError):
+            return None
+
+    def clear_running(self) -> None:
+        """Forget where the server listened."""
+        self.running.unlink(missing_ok=True)
 
     def database_url(self, config: ServerConfig) -> str:
         """Return the configured database, else SQLite in the folder."""

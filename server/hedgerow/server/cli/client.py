@@ -37,8 +37,9 @@ class OperatorClient:
                 raise ConfigError("with --url, name an operator token: --token or HEDGEROW_TOKEN")
             return cls(url, token)
         folder = ServerHome(home or default_home())
-        config = folder.read_config()
-        return cls(f"http://127.0.0.1:{config.operator_port}", token or folder.read_operator_token())
+        config, running = folder.read_config(), folder.read_running()
+        port = running.operator_port if running is not None else config.operator_port
+        return cls(f"http://127.0.0.1:{port}", token or folder.read_operator_token())
 
     def get(self, path: str, **query: Any) -> Any:
         """Return the JSON answer of a read. Raises as ``_ask``."""

@@ -15,7 +15,12 @@ from hedgerow.shared import limits
 from hedgerow.shared.errors import ConfigError, TransportError
 
 FINAL = frozenset({"delivered", "failed", "cancelled"})
-app = typer.Typer(no_args_is_help=True, help="Submit, watch and list training jobs.", rich_markup_mode=None)
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Submit, watch and list training jobs.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
 
 
 @app.command(epilog="Example: hedgerow job submit firmware_configs/jobs/pump-anomaly.toml --watch")

@@ -12,7 +12,12 @@ from hedgerow.server.cli.output import print_json, print_table, run_app, say
 from hedgerow.server.dashboard.formats import number, size, when
 from hedgerow.shared.errors import ConfigError
 
-app = typer.Typer(no_args_is_help=True, help="List, show and roll back models.", rich_markup_mode=None)
+app = typer.Typer(
+    no_args_is_help=True,
+    help="List, show and roll back models.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
 
 
 @app.command("list", epilog="Example: hedgerow model list")
