@@ -54,7 +54,11 @@ class PopulationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Local training on the device. ``proximal_mu`` > 0 is FedProx (Li et al. 2020, section 3)."""
+    """Local training on the device. ``proximal_mu`` > 0 is FedProx (Li et al. 2020, section 3).
+
+    ``nominal_samples`` fixes, in jobs with privacy, sampling rate and steps for all devices alike, as if each had so
+    many examples; without it they follow from the device's own number, rounded down to a power of √2.
+    """
 
     local_epochs: Annotated[int, Meta(ge=1, le=1000)] = 1
     batch_size: Annotated[int, Meta(ge=1, le=65536)] = 32
@@ -63,6 +67,7 @@ class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     proximal_mu: Annotated[float, Meta(ge=0)] = 0.0
     max_samples: Annotated[int, Meta(ge=1, le=10_000_000)] = 100_000
+    nominal_samples: Annotated[int, Meta(ge=1, le=10_000_000)] | None = None
 
 
 class StrategySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -96,7 +101,7 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     recipe: Name
     privacy: PrivacySpec
     rounds: Annotated[int, Meta(ge=1, le=limits.MAX_ROUNDS)] = 10
-    seed: Annotated[int, Meta(ge=0, lt=2**63)] = 0
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     parameters: dict[str, Any] = {}
     population: PopulationSpec = PopulationSpec()
     cohort: CohortSpec = CohortSpec()

@@ -111,7 +111,6 @@ class Heartbeat(msgspec.Struct, frozen=True):
     disk_free_bytes: int
     readings_total: int
     quarantined_total: int
-    samples_stored: int
     inferences_total: int
     alarms_total: int
     outbox_pending: int
@@ -192,3 +191,31 @@ class EventAck(msgspec.Struct, frozen=True):
 
     epoch: str
     up_to: int
+
+
+class RenewRequest(msgspec.Struct, frozen=True):
+    """What a device sends over its present certificate to get the next one, over a new key."""
+
+    csr_pem: Annotated[str, Meta(max_length=4096)]
+
+
+class RenewResponse(msgspec.Struct, frozen=True):
+    """The next certificate; the present one stays usable for an overlap."""
+
+    certificate_pem: str
+    ca_pem: str
+
+
+class TrainerExit(msgspec.Struct, frozen=True):
+    """The agent tells that its trainer died, so that the round need not wait for it."""
+
+    job_id: Short
+    code: int
+    reason: Text = ""
+
+
+class HeartbeatAck(msgspec.Struct, frozen=True):
+    """The server's answer to a heartbeat: its clock, and the revision of what it wants of the device."""
+
+    server_time_us: int
+    desired_revision: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -72,6 +72,8 @@ def _unknown_inside(value: Any, kind: Any, path: str) -> list[str]:
     origin, arguments = get_origin(kind), get_args(kind)
     if not arguments:
         return []
+    if origin is Annotated:
+        return _unknown_keys(value, arguments[0], path)
     if origin in (list, tuple) and isinstance(value, list):
         return [
             key

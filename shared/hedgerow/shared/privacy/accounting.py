@@ -1,0 +1,168 @@
+"""ε of composed events and the noise that a budget needs, by dp-accounting.
+
+Relation: add or remove one example. ``pld`` (privacy loss distributions, Koskela et al. 2020, Doroshenko et al. 2022)
+is the claim; ``rdp`` (Mironov 2017, with the conversion of Canonne, Kamath and Steinke 2020) is looser and serves as a
+check. Both are upper bounds. dp-accounting is loaded on first use.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from hedgerow.shared.errors import BudgetError, UnsupportedError
+from hedgerow.shared.privacy.events import (
+    DpSgdSteps,
+    GaussianRelease,
+    PrivacyEvent,
+    UnprotectedRelease,
+    merged,
+)
+
+Accountant = Literal["pld", "rdp"]
+REPORT_INTERVAL = 1e-4
+CALIBRATION_INTERVAL = 1e-3
+"""Widths of the privacy loss grid. Rounding is towards a larger ε, so the coarser grid calibrates on the safe side."""
+
+MAX_NOISE_MULTIPLIER = 1e4
+MIN_NOISE_MULTIPLIER = 0.05
+LEAST_SHARE = 0.05
+"""Less of a budget than this is as good as nothing: the noise would drown what is learned."""
+
+_STEP = 1.5
+_CLOSE = 0.999
+_NARROW = 1 + 1e-4
+
+
+def epsilon(events: Sequence[PrivacyEvent], delta: float, accountant: Accountant = "pld") -> float:
+    """Return an upper bound of ε at ``delta`` of all ``events`` composed; 0 for none, infinity if one is unprotected.
+
+    Raises ValueError if ``delta`` is not in (0, 1), UnsupportedError if dp-accounting is not installed.
+    """
+    return _epsilon(merged(events), delta, accountant, REPORT_INTERVAL)
+
+
+def calibrate_noise(
+    target_epsilon: float,
+    delta: float,
+    sampling_rate: float,
+    steps: int,
+    spent: Sequence[PrivacyEvent] = (),
+) -> float:
+    """Return the least noise multiplier for which ``spent`` and ``steps`` more steps cost at most ε, by PLD.
+
+    It is never below that; above it by so little that ε is within 0.1 % of the target (or the multiplier within 1e-4).
+    ``epsilon`` recomputes at most the target, its grid being finer than the one used here.
+    Raises BudgetError if ``spent`` leaves less than ``LEAST_SHARE`` of the budget, ValueError for a target that is not positive.
+    """
+    if not (math.isfinite(target_epsilon) and target_epsilon > 0):
+        raise ValueError(f"a target ε is positive and finite, not {target_epsilon}")
+    before = merged(spent)
+    already = _epsilon(before, delta, "pld", CALIBRATION_INTERVAL)
+    if already > (1 - LEAST_SHARE) * target_epsilon:
+        raise BudgetError(
+            f"the budget of ε = {target_epsilon:g} is spent: earlier releases of these samples cost {already:.3g}"
+        )
+
+    def cost(noise: float) -> float:
+        events = merged((*before, DpSgdSteps(sampling_rate, noise, steps)))
+        return _epsilon(events, delta, "pld", CALIBRATION_INTERVAL)
+
+    guess = sampling_rate * math.sqrt(2 * steps * math.log(1.25 / delta)) / (target_epsilon - already)
+    return _least_noise(cost, target_epsilon, min(max(guess, 0.6), MAX_NOISE_MULTIPLIER))
+
+
+def _least_noise(cost: Callable[[float], float], target: float, guess: float) -> float:
+    """Return the least noise whose decreasing ``cost`` is at most ``target``, approached from above."""
+    low, high = _bracket(cost, target, guess)
+    while high[1] < _CLOSE * target and high[0] > _NARROW * low[0]:
+        middle = _between(low, high, target)
+        found = (middle, cost(middle))
+        if found[1] <= target:
+            high = found
+        else:
+            low = found
+    return high[0]
+
+
+def _bracket(
+    cost: Callable[[float], float], target: float, guess: float
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return (noise, cost) too low and (noise, cost) high enough, walking from ``guess``."""
+    here = (guess, cost(guess))
+    while True:
+        enough = here[1] <= target
+        if (enough and here[0] <= MIN_NOISE_MULTIPLIER) or (not enough and here[0] >= MAX_NOISE_MULTIPLIER):
+            break
+        step = here[0] / _STEP if enough else here[0] * _STEP
+        noise = min(max(step, MIN_NOISE_MULTIPLIER), MAX_NOISE_MULTIPLIER)
+        there = (noise, cost(noise))
+        if (there[1] <= target) != enough:
+            return (there, here) if enough else (here, there)
+        here = there
+    if here[1] <= target:
+        return here, here
+    raise BudgetError(f"no noise up to {MAX_NOISE_MULTIPLIER:g} keeps these steps within ε = {target:g}")
+
+
+def _between(low: tuple[float, float], high: tuple[float, float], target: float) -> float:
+    """Return where the line through both points, in logarithms, meets a cost just below the target.
+
+    ε is nearly a power of the noise, so that this takes a few tries where halving takes a dozen. The share is kept
+    away from the ends, so that both move.
+    """
+    if not math.isfinite(low[1]) or high[1] <= 0:
+        return math.sqrt(low[0] * high[0])
+    share = math.log(low[1] / (target * (1 + _CLOSE) / 2)) / math.log(low[1] / high[1])
+    return float(low[0] * (high[0] / low[0]) ** min(max(share, 0.02), 0.98))
+
+
+def _epsilon(events: Sequence[PrivacyEvent], delta: float, accountant: Accountant, interval: float) -> float:
+    if not 0 < delta < 1:
+        raise ValueError(f"δ lies in (0, 1), not {delta}")
+    if any(isinstance(event, UnprotectedRelease) for event in events):
+        return math.inf
+    if not events:
+        return 0.0
+    found = _accountant(accountant, interval)
+    for event in events:
+        found.compose(_as_dp_event(event))
+    return float(found.get_epsilon(delta))
+
+
+def _accountant(kind: Accountant, interval: float) -> Any:
+    _load()
+    from dp_accounting import NeighboringRelation, pld, rdp
+
+    relation = NeighboringRelation.ADD_OR_REMOVE_ONE
+    if kind == "rdp":
+        return rdp.RdpAccountant(neighboring_relation=relation)
+    return pld.PLDAccountant(relation, value_discretization_interval=interval)
+
+
+def _as_dp_event(event: PrivacyEvent) -> Any:
+    import dp_accounting
+
+    if isinstance(event, DpSgdSteps):
+        one = dp_accounting.PoissonSampledDpEvent(
+            event.sampling_rate, dp_accounting.GaussianDpEvent(event.noise_multiplier)
+        )
+        return dp_accounting.SelfComposedDpEvent(one, event.steps)
+    if isinstance(event, GaussianRelease):
+        return dp_accounting.SelfComposedDpEvent(
+            dp_accounting.GaussianDpEvent(event.noise_multiplier), event.count
+        )
+    raise UnsupportedError(f"no accounting for {type(event).__name__}")
+
+
+def _load() -> None:
+    """Import dp-accounting. Its notes on orders that did not converge are harmless (those orders are skipped)."""
+    try:
+        import dp_accounting  # noqa: F401
+        from absl import logging as absl_logging
+    except ModuleNotFoundError as error:
+        raise UnsupportedError(
+            f"privacy accounting needs {error.name}; install 'hedgerow[train]' or 'hedgerow[server]'"
+        ) from error
+    absl_logging.set_verbosity(absl_logging.ERROR)

@@ -1,0 +1,68 @@
+"""The residual chart: per channel an exponentially weighted mean of the residual, and the furthest one counts.
+
+An EWMA chart (Roberts 1959, "Control chart tests based on geometric moving averages") per channel, its memory cut at
+the window, so that a score is a function of one window. A fault mostly starts in one channel, and against one
+channel of many the largest deviation is a sharper test than their sum. Readings are not independent in time, so the
+limits come from the device's normal windows, never from a table.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hedgerow.shared.scoring.values import Doubles
+
+FOLDS = 4
+"""Stretches of time for cross-validation: a limit is set by windows that its mean and spread were not fitted on."""
+SIGMA_FLOOR = 0.02
+"""Smallest spread of a smoothed residual, in scaled units: a channel that never moves must not set off at one digit."""
+
+
+def memory_weights(rows: int, memory_rows: float) -> Doubles:
+    """Return the weights of a window's rows, oldest first, ``(rows,)``; they add up to 1."""
+    weights = np.exp(-np.arange(rows - 1, -1, -1, dtype=np.float64) / memory_rows)
+    normalised: Doubles = weights / weights.sum()
+    return normalised
+
+
+def smooth(residual: Doubles, weights: Doubles) -> Doubles:
+    """Return the weighted residual per channel of one window ``(rows, c)`` as ``(c,)``."""
+    smoothed: Doubles = (residual * weights[:, None]).sum(axis=0)
+    return smoothed
+
+
+def describe(smoothed: Doubles) -> tuple[Doubles, Doubles]:
+    """Return mean and standard deviation, ``(c,)`` each, of normal smoothed residuals ``(n, c)``."""
+    return smoothed.mean(axis=0), np.maximum(smoothed.std(axis=0), SIGMA_FLOOR)
+
+
+def deviations(smoothed: Doubles, mean: Doubles, sigma: Doubles, watched: Doubles) -> Doubles:
+    """Return how many standard deviations each watched channel is from normal, at least 0; unwatched ones are 0."""
+    apart: Doubles = watched * np.abs(smoothed - mean) / sigma
+    return apart
+
+
+def cross_validated(smoothed: Doubles, watched: Doubles) -> Doubles:
+    """Return the scores ``(n,)`` of normal residuals ``(n, c)``, in order of time, each stretch by the others' fit."""
+    n = len(smoothed)
+    scores = np.empty(n, np.float64)
+    for stretch in np.array_split(np.arange(n), FOLDS):
+        mean, sigma = describe(np.delete(smoothed, stretch, axis=0))
+        scores[stretch] = deviations(smoothed[stretch], mean, sigma, watched).max(axis=1)
+    return scores
+
+
+def shares(apart: Doubles) -> Doubles:
+    """Return each channel's share of a score from its deviation, ``(c,)``, at least 0, adding up to 1."""
+    squares = np.minimum(apart, 1e100) ** 2
+    total = float(squares.sum())
+    if total <= 0:
+        return np.full(len(squares), 1 / len(squares))
+    share: Doubles = squares / total
+    return share
+
+
+def followed(mean: Doubles, smoothed: Doubles, rate: float, home: Doubles, reach: Doubles) -> Doubles:
+    """Return ``mean`` moved by ``rate`` towards ``smoothed``, within ``reach`` of ``home``; all ``(c,)``."""
+    moved: Doubles = np.clip(mean + rate * (smoothed - mean), home - reach, home + reach)
+    return moved
