@@ -39,7 +39,7 @@ from hedgerow.edge_agent.watchdog import Watchdog
 from hedgerow.shared.errors import ConfigError, HedgerowError, StorageError
 from hedgerow.shared.files import write_atomically
 from hedgerow.shared.messages import DesiredState, EventBody, Notice, Severity, TrainerExit
-from hedgerow.shared.profile import DeviceProfile, read_profile
+from hedgerow.shared.profile import DeviceProfile, for_device, read_profile
 from hedgerow.shared.specs import Sample
 
 log = logging.getLogger(__name__)
@@ -257,7 +257,8 @@ def run(path: Path) -> int:
         stream=sys.stderr,
     )
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    daemon = Daemon(home, config, read_profile(home.path / config.profile))
+    profile = for_device(read_profile(home.path / config.profile), config.device)
+    daemon = Daemon(home, config, profile)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

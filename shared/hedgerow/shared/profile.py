@@ -152,3 +152,12 @@ def check_profile(profile: DeviceProfile, where: str) -> None:
     from hedgerow.shared import profile_check
 
     profile_check.check_profile(profile, where)
+
+
+def for_device(profile: DeviceProfile, device: str) -> DeviceProfile:
+    """Return the profile with ``{device}`` in its topics replaced, so that one profile serves a whole fleet."""
+    sources = tuple(
+        msgspec.structs.replace(source, topic=source.topic.replace("{device}", device))
+        for source in profile.source
+    )
+    return msgspec.structs.replace(profile, source=sources)

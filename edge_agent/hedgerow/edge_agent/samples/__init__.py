@@ -1,0 +1,1 @@
+"""Samples as a device keeps them: one bounded store keyed by tensor spec; they never leave the device."""

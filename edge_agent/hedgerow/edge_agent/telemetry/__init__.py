@@ -1,0 +1,1 @@
+"""Telemetry: payloads from a broker or a file become checked readings, rows, windows and stored samples."""

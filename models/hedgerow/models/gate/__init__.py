@@ -1,0 +1,1 @@
+"""The gate: what a candidate must show before it may be registered."""

@@ -1,0 +1,25 @@
+"""Checking a job's ``parameters`` table against what a recipe takes."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from hedgerow.shared.errors import ConfigError
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+def checked(table: dict[str, Any], kind: type[T], recipe: str) -> T:
+    """Return ``table`` as a ``kind`` with defaults filled in. Raises ConfigError naming recipe and key."""
+    known = {field.name for field in msgspec.structs.fields(kind)}
+    unknown = sorted(set(table) - known)
+    if unknown:
+        raise ConfigError(
+            f"recipe {recipe}: unknown parameter {', '.join(unknown)}; there are {', '.join(sorted(known))}"
+        )
+    try:
+        return msgspec.convert(table, kind)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"recipe {recipe}: parameters: {error}") from error

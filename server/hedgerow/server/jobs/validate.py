@@ -1,0 +1,94 @@
+"""What a job may ask for beyond its types: combinations that are built, sound, and known to the fleet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from hedgerow.server.strategies.catalogue import check_strategy
+from hedgerow.shared.errors import ConfigError
+from hedgerow.shared.job import BUILT_MODES, Job
+
+
+def check_job(job: Job, where: str) -> None:
+    """Raise ConfigError, naming file, key and what is expected, if ``job`` contradicts itself or asks for too much."""
+    _check_privacy(job, where)
+    _check_cohort(job, where)
+    check_strategy(job, where)
+    if job.wire == "flower" and job.privacy.mode != "none":
+        raise ConfigError(
+            f"{where}: wire: 'flower' speaks to stock client apps, which keep no privacy ledger; "
+            f"expected 'packed' with privacy.mode = {job.privacy.mode!r}"
+        )
+    if job.wire == "flower" and job.packing != "float32":
+        raise ConfigError(f"{where}: packing: expected 'float32' with wire = 'flower', got {job.packing!r}")
+
+
+def check_fleet(
+    job: Job,
+    where: str,
+    recipe_hash: str,
+    devices: Sequence[str],
+    reported: Mapping[str, str | None],
+) -> None:
+    """Raise ConfigError if nobody could train this job, or devices have another version of its recipe."""
+    if not devices:
+        raise ConfigError(
+            f"{where}: population: no registered device matches; join devices or widen the filter"
+        )
+    if job.cohort.rule == "fixed" and (job.cohort.size or 0) > len(devices):
+        raise ConfigError(
+            f"{where}: cohort.size: expected at most the {len(devices)} registered devices, got {job.cohort.size}"
+        )
+    if job.cohort.quorum > len(devices):
+        raise ConfigError(
+            f"{where}: cohort.quorum: expected at most the {len(devices)} registered devices, got {job.cohort.quorum}"
+        )
+    lacking = sorted(d for d, digest in reported.items() if digest is None)
+    differing = sorted(d for d, digest in reported.items() if digest is not None and digest != recipe_hash)
+    if lacking or differing:
+        parts = [
+            f"{len(names)} {what} ({', '.join(names[:5])}{', …' if len(names) > 5 else ''})"
+            for names, what in ((lacking, "lack it"), (differing, "have another version"))
+            if names
+        ]
+        raise ConfigError(
+            f"{where}: recipe: the server's {job.recipe!r} has code hash {recipe_hash[:12]}…; of the population "
+            f"{' and '.join(parts)}; install the same release there, or narrow the population"
+        )
+
+
+def _check_privacy(job: Job, where: str) -> None:
+    privacy = job.privacy
+    if privacy.mode not in BUILT_MODES:
+        raise ConfigError(
+            f"{where}: privacy.mode: {privacy.mode!r} is not built yet; expected one of {', '.join(sorted(BUILT_MODES))}"
+        )
+    if privacy.mode == "none":
+        for key in ("epsilon", "delta"):
+            if getattr(privacy, key) is not None:
+                raise ConfigError(
+                    f"{where}: privacy.{key}: mode 'none' gives no guarantee; leave it out, or choose mode 'example'"
+                )
+        return
+    for key in ("epsilon", "delta"):
+        if getattr(privacy, key) is None:
+            raise ConfigError(f"{where}: privacy.{key}: expected a number, mode {privacy.mode!r} needs one")
+    if job.strategy.weighting == "samples":
+        raise ConfigError(
+            f"{where}: strategy.weighting: 'samples' would publish how many samples a device has; "
+            f"expected 'uniform' with privacy.mode = {privacy.mode!r}"
+        )
+
+
+def _check_cohort(job: Job, where: str) -> None:
+    cohort = job.cohort
+    if cohort.rule == "fixed" and cohort.size is None:
+        raise ConfigError(f"{where}: cohort.size: expected a number, rule 'fixed' needs one")
+    if cohort.rule == "all" and cohort.size is not None:
+        raise ConfigError(
+            f"{where}: cohort.size: rule 'all' draws everybody; leave it out, or use rule 'fixed'"
+        )
+    if cohort.size is not None and cohort.quorum > cohort.size:
+        raise ConfigError(
+            f"{where}: cohort.quorum: expected at most cohort.size ({cohort.size}), got {cohort.quorum}"
+        )

@@ -1,0 +1,1 @@
+"""A stock Flower app, for tests."""
