@@ -7,11 +7,19 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.support.telemetry import channel, profile
 
 from hedgerow.shared.errors import ConfigError
-from hedgerow.shared.profile import CsvSpec, DeviceProfile, SourceSpec, StoreSpec, WindowSpec, check_profile, read_profile
+from hedgerow.shared.profile import (
+    CsvSpec,
+    DeviceProfile,
+    SourceSpec,
+    StoreSpec,
+    WindowSpec,
+    check_profile,
+    read_profile,
+)
 from hedgerow.shared.specs import TensorSpec
-from tests.support.telemetry import channel, profile
 
 
 def problems(broken: DeviceProfile) -> str:
@@ -56,7 +64,10 @@ def test_every_problem_is_listed_at_once() -> None:
         (SourceSpec("a/#/b"), "source[0].topic: 'a/#/b' may hold # only"),
         (SourceSpec("s", payload="value"), "source[0].channel"),
         (SourceSpec("s", payload="value", channel="a", timestamp="t"), "source[0].timestamp"),
-        (SourceSpec("s", payload="value", channel="zz"), "source[0].channel: 'zz' is not a channel; there are a, b"),
+        (
+            SourceSpec("s", payload="value", channel="zz"),
+            "source[0].channel: 'zz' is not a channel; there are a, b",
+        ),
         (SourceSpec("s", payload="array"), "source[0].order"),
         (SourceSpec("s", payload="array", order=("a", "b"), timestamp="5"), "source[0].timestamp: '5'"),
         (SourceSpec("s", payload="array", order=("a", "a")), "source[0]: order 'a' appears 2 times"),
@@ -92,9 +103,8 @@ def test_a_wrong_csv_table_is_named(csv: CsvSpec, expected: str) -> None:
 
 def test_a_window_too_large_or_without_readings_is_refused() -> None:
     wide = tuple(channel(f"c{n}") for n in range(200))
-    assert "store.max_bytes" in problems(
-        profile(channel=wide, window=WindowSpec(length=8000), store=StoreSpec(max_bytes=65_536), source=())
-    )
+    large = profile(channel=wide, window=WindowSpec(length=8000), store=StoreSpec(max_bytes=65_536))
+    assert "store.max_bytes" in problems(large)
     assert "window.max_hold_rows" in problems(profile(window=WindowSpec(length=3, max_hold_rows=3)))
 
 

@@ -9,7 +9,15 @@ from hedgerow.shared.units import UNITS, unit_hint
 
 @pytest.mark.parametrize(
     ("given", "hint"),
-    [("°C", "degC"), ("celsius", "degC"), ("kpa", "kPa"), ("Volts", "V"), ("m/s²", "m/s2"), ("rpms", "rpm"), ("", "1")],
+    [
+        ("°C", "degC"),
+        ("celsius", "degC"),
+        ("kpa", "kPa"),
+        ("Volts", "V"),
+        ("m/s²", "m/s2"),
+        ("rpms", "rpm"),
+        ("", "1"),
+    ],
 )
 def test_the_nearest_spelling_is_offered(given: str, hint: str) -> None:
     assert given not in UNITS

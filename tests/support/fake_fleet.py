@@ -187,6 +187,7 @@ def make_reply(device: str, message_id: str, instruction: TrainInstruction, answ
     if instruction.privacy.mode == "example":
         fields |= {
             "ledger_head": sha256_hex(f"{device} {instruction.round}".encode()),
+            "ledger_length": 2 * instruction.round,
             "epsilon": 0.25 * instruction.round,
             "delta": 1e-5,
         }

@@ -96,7 +96,9 @@ class FleetServer:
 
 
 @contextmanager
-def running_server(home: Path, *, port: int = 0, settings: FleetSettings | None = None) -> Iterator[FleetServer]:
+def running_server(
+    home: Path, *, port: int = 0, settings: FleetSettings | None = None
+) -> Iterator[FleetServer]:
     """Yield a server that is stopped at the end."""
     server = FleetServer(home, port=port, settings=settings).start()
     try:

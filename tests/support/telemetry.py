@@ -16,15 +16,21 @@ T0_US = T0_S * 1_000_000
 
 def channel(name: str, **changes: Any) -> Channel:
     """Return a channel in volts between -1000 and 1000."""
-    return Channel(
-        **{"name": name, "unit": "V", "minimum": -1e3, "maximum": 1e3, "nominal": 0.0, "spread": 1.0} | changes
-    )
+    given: dict[str, Any] = {
+        "name": name,
+        "unit": "V",
+        "minimum": -1e3,
+        "maximum": 1e3,
+        "nominal": 0.0,
+        "spread": 1.0,
+    }
+    return Channel(**given | changes)
 
 
 def profile(*names: str, source: SourceSpec | None = None, **changes: Any) -> DeviceProfile:
     """Return a profile of channels at 1 Hz, windows of four rows, fed by objects with a time in seconds."""
     names = names or ("a", "b")
-    given = {
+    given: dict[str, Any] = {
         "name": "bench",
         "version": 1,
         "channel": tuple(channel(name) for name in names),

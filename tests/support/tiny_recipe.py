@@ -42,10 +42,15 @@ class TinyRecipe:
     def build(self, parameters: dict[str, Any]) -> torch.nn.Module:
         torch.manual_seed(3)
         if parameters.get("layer") == "norm":
-            return torch.nn.Sequential(torch.nn.Linear(WIDTH, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 1))
+            return torch.nn.Sequential(
+                torch.nn.Linear(WIDTH, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 1)
+            )
         if parameters.get("layer") == "convolution":
             return torch.nn.Sequential(
-                torch.nn.Unflatten(1, (1, WIDTH)), torch.nn.Conv1d(1, 2, 2), torch.nn.Flatten(), torch.nn.Linear(4, 1)
+                torch.nn.Unflatten(1, (1, WIDTH)),
+                torch.nn.Conv1d(1, 2, 2),
+                torch.nn.Flatten(),
+                torch.nn.Linear(4, 1),
             )
         if parameters.get("layer") == "wide":
             return torch.nn.Linear(WIDTH, 10_000)
@@ -54,10 +59,16 @@ class TinyRecipe:
         return torch.nn.Linear(WIDTH, 1)
 
     def loss(self, module: torch.nn.Module, x: torch.Tensor, y: torch.Tensor | None) -> torch.Tensor:
-        return (module(x).sum(dim=1) - x.sum(dim=1)).square()
+        losses: torch.Tensor = (module(x).sum(dim=1) - x.sum(dim=1)).square()
+        return losses
 
     def training_set(
-        self, samples: Any, labels: Sequence[int | None], profile: Any, parameters: dict[str, Any], private: bool
+        self,
+        samples: Any,
+        labels: Sequence[int | None],
+        profile: Any,
+        parameters: dict[str, Any],
+        private: bool,
     ) -> TrainingSet:
         copies = int(parameters.get("copies", 1))
         return TrainingSet(np.concatenate([np.asarray(samples, np.float32)] * copies), None)

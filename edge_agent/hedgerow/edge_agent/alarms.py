@@ -17,11 +17,12 @@ _BASELINE: Final = "statistical-baseline"
 @dataclass
 class _Raised:
     since_us: int
+    bundle: str
     quiet: int = 0
 
 
 class AlarmTracker:
-    """Follows each spec's predictions. An alarm is told at its first window, and again only after it was over."""
+    """Follows each spec's predictions. An alarm is told at its first window; again after it was over, or by another model."""
 
     def __init__(self, quiet_windows: int = QUIET_WINDOWS) -> None:
         self._quiet_windows = quiet_windows
@@ -35,10 +36,12 @@ class AlarmTracker:
         """Return what to tell about this window, None for nothing new."""
         raised = self._raised.get(sample.spec)
         if prediction.answer.alarm:
-            if raised is not None:
+            if raised is not None and raised.bundle == prediction.source.bundle:
                 raised.quiet = 0
                 return None
-            self._raised[sample.spec] = _Raised(sample.start_us)
+            # Another model than the one that raised the alarm sees it too: that is news.
+            since_us = sample.start_us if raised is None else raised.since_us
+            self._raised[sample.spec] = _Raised(since_us, prediction.source.bundle)
             return "critical", _alarm(sample, prediction)
         if raised is None or prediction.answer.score is None:
             return None

@@ -179,7 +179,7 @@ class Daemon:
         )
 
     def _on_window(self, sample: Sample) -> None:
-        prediction = self.engine.predict(sample.spec, sample.array)
+        prediction = self.engine.predict(sample.spec, sample.array, live=True)
         told = self._alarms.follow(sample, prediction)
         if told is not None:
             self._tell(*told)

@@ -23,7 +23,8 @@ class UpdateRejectedError(ContentError):
     """A device's update cannot be counted.
 
     ``reason`` is one of a closed set of short codes (``non-finite``, ``wrong-size``, ``malformed``,
-    ``over-norm``, ``over-size``, ``duplicate``, ``stale``, ``unexpected``), used as a metric label.
+    ``over-norm``, ``over-size``, ``over-budget``, ``ledger-regressed``, ``duplicate``, ``stale``, ``unexpected``), used as
+    a metric label.
     """
 
     def __init__(self, reason: str, detail: str) -> None:

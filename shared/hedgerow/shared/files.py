@@ -24,7 +24,7 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()
@@ -37,15 +37,15 @@ def point_to(link: Path, target: Path) -> None:
     try:
         temporary.symlink_to(os.path.relpath(target, link.parent))
         temporary.replace(link)
-        _flush_folder(link.parent)
+        flush_folder(link.parent)
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()
         raise StorageError(f"{link}: cannot be switched: {error.strerror}") from error
 
 
-def _flush_folder(folder: Path) -> None:
-    # A rename survives a power cut only once its folder is on disk.
+def flush_folder(folder: Path) -> None:
+    """Make the folder's entries durable: a rename survives a power cut only once its folder is on disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -141,7 +141,8 @@ class TrainReply(msgspec.Struct, frozen=True, tag="trained"):
     """A device's answer to a ``TrainInstruction``; the packed delta travels beside it.
 
     With privacy, ``n_samples`` and ``metrics`` are withheld (None and empty): they would be releases.
-    ``error`` is a short reason when the device trained nothing; ``ledger_head`` commits to its ledger file.
+    ``error`` is a short reason when the device trained nothing; ``ledger_head`` commits to its ledger
+    file and ``ledger_length`` says how many entries that has, so that a server notices one that went back.
     """
 
     job_id: str
@@ -155,5 +156,6 @@ class TrainReply(msgspec.Struct, frozen=True, tag="trained"):
     metrics: dict[str, float] = {}
     error: str | None = None
     ledger_head: str | None = None
+    ledger_length: int | None = None
     epsilon: float | None = None
     delta: float | None = None

@@ -85,7 +85,7 @@ def test_an_artefact_that_is_not_what_was_promised_is_not_loaded(folder: Path, d
     ],
 )  # fmt: skip
 def test_the_profile_orders_the_artefacts_runtime_first(
-    folder: Path, runtimes: tuple, precision: str, expected: list[str]
+    folder: Path, runtimes: tuple[str, ...], precision: str, expected: list[str]
 ) -> None:
     found = preferred(manifest_in(folder), profile(runtimes, precision))  # type: ignore[arg-type]
 

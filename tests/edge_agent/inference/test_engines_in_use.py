@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,7 @@ def test_the_probe_is_the_model_it_says_it_is() -> None:
 
 
 @pytest.fixture
-def fresh_probe() -> None:
+def fresh_probe() -> Iterator[None]:
     interpreter_class.cache_clear()
     yield
     interpreter_class.cache_clear()

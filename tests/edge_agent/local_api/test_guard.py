@@ -32,7 +32,9 @@ def test_without_a_port_only_port_80_is_meant() -> None:
     assert judge_source({"Host": "localhost"}, 80) is None
 
 
-@pytest.mark.parametrize("origin", ["http://localhost:3000", "http://127.0.0.1:8765", "https://[::1]", "http://localhost"])
+@pytest.mark.parametrize(
+    "origin", ["http://localhost:3000", "http://127.0.0.1:8765", "https://[::1]", "http://localhost"]
+)
 def test_pages_of_this_machine_may_ask(origin: str) -> None:
     assert judge_source({"Host": "localhost:8765", "Origin": origin}, PORT) is None
 
@@ -54,7 +56,15 @@ def test_the_token_is_compared_whole() -> None:
 
     assert judge_token({"Authorization": f"Bearer {token}"}, token) is None
     assert judge_token({"Authorization": f"bearer  {token} "}, token) is None
-    for given in ("", "Bearer", "Bearer ", f"Bearer {token[:-1]}", f"Bearer {token}x", f"Basic {token}", "Bearer \xff"):
+    for given in (
+        "",
+        "Bearer",
+        "Bearer ",
+        f"Bearer {token[:-1]}",
+        f"Bearer {token}x",
+        f"Basic {token}",
+        "Bearer \xff",
+    ):
         denial = judge_token({"Authorization": given}, token)
         assert denial is not None
         assert denial.status == 401

@@ -14,13 +14,13 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import pytest
+from tests.support.telemetry import wait_until
 
 from hedgerow.edge_agent.local_api import handler as handler_module
 from hedgerow.edge_agent.local_api.server import MAX_CONNECTIONS, LocalApi
 from hedgerow.edge_agent.local_api.token import load_or_make_token
 from hedgerow.shared.errors import AuthError, StorageError, TransportError
 from hedgerow.shared.specs import TensorSpec
-from tests.support.telemetry import wait_until
 
 SPECS = {
     "window": TensorSpec("window", "float32", (2, 3), "window"),
@@ -46,14 +46,22 @@ def total(spec: str, sample: npt.NDArray[Any]) -> Found:
 
 @pytest.fixture
 def api(tmp_path: Path) -> Iterator[LocalApi]:
-    running = LocalApi(token_file=tmp_path / "api-token", predict=total, specs=lambda: SPECS, status=lambda: {"up": True})
+    running = LocalApi(
+        token_file=tmp_path / "api-token", predict=total, specs=lambda: SPECS, status=lambda: {"up": True}
+    )
     running.start()
     yield running
     assert running.stop()
 
 
 def ask(
-    api: LocalApi, method: str, path: str, body: bytes | None = None, *, token: str | None = "", **headers: str
+    api: LocalApi,
+    method: str,
+    path: str,
+    body: bytes | None = None,
+    *,
+    token: str | None = "",
+    **headers: str,
 ) -> tuple[int, Any]:
     connection = http.client.HTTPConnection("127.0.0.1", api.port, timeout=10)
     given = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -71,7 +79,10 @@ def predict(api: LocalApi, data: Any, **more: Any) -> tuple[int, Any]:
 
 
 def test_a_json_sample_is_predicted(api: LocalApi) -> None:
-    assert predict(api, [[1, 2, 3], [4, 5, 6]]) == (200, {"spec": "window", "total": 21.0, "scores": [1.0, 2.0]})
+    assert predict(api, [[1, 2, 3], [4, 5, 6]]) == (
+        200,
+        {"spec": "window", "total": 21.0, "scores": [1.0, 2.0]},
+    )
 
 
 def test_a_raw_sample_is_predicted(api: LocalApi) -> None:
@@ -163,7 +174,9 @@ def raw_exchange(api: LocalApi, request: bytes) -> bytes:
 def test_requests_out_of_form_are_refused_and_the_connection_closed(
     api: LocalApi, request_text: str, status: bytes
 ) -> None:
-    text = request_text.replace("{port}", str(api.port)).replace("{auth}", f"Authorization: Bearer {api.token}\r\n")
+    text = request_text.replace("{port}", str(api.port)).replace(
+        "{auth}", f"Authorization: Bearer {api.token}\r\n"
+    )
 
     answer = raw_exchange(api, text.encode())
 
@@ -172,7 +185,9 @@ def test_requests_out_of_form_are_refused_and_the_connection_closed(
 
 
 def test_a_body_of_a_refused_request_is_not_taken_for_the_next_one(api: LocalApi) -> None:
-    inner = f"GET /v1/status HTTP/1.1\r\nHost: localhost:{api.port}\r\nAuthorization: Bearer {api.token}\r\n\r\n"
+    inner = (
+        f"GET /v1/status HTTP/1.1\r\nHost: localhost:{api.port}\r\nAuthorization: Bearer {api.token}\r\n\r\n"
+    )
     outer = f"POST /v1/predict HTTP/1.1\r\nHost: evil\r\nContent-Length: {len(inner)}\r\n\r\n{inner}"
 
     answer = raw_exchange(api, outer.encode())

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.support.telemetry import T0_S, profile
 
 from hedgerow.edge_agent.samples.ingest import ingest_arrays, ingest_csv
 from hedgerow.edge_agent.samples.store import SampleStore
 from hedgerow.shared.errors import ConfigError, ContentError
 from hedgerow.shared.profile import CsvSpec, DeviceProfile
 from hedgerow.shared.specs import TensorSpec
-from tests.support.telemetry import T0_S, profile
 
 IMAGE = TensorSpec("image", "uint8", (8, 8, 1), "image")
 

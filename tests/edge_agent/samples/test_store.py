@@ -190,7 +190,9 @@ def test_a_reader_in_another_process_sees_the_same(tmp_path: Path) -> None:
         "b = s.read('window'); print(b.arrays.sum(), b.ids.tolist())"
     )
 
-    out = subprocess.run([sys.executable, "-c", code, str(tmp_path / "s.db")], capture_output=True, text=True, check=True)
+    out = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "s.db")], capture_output=True, text=True, check=True
+    )
 
     assert out.stdout.split(maxsplit=1) == ["36.0", "[1, 2, 3]\n"]
 
@@ -203,7 +205,7 @@ def test_there_is_nothing_to_read_before_the_first_write(tmp_path: Path) -> None
 def test_threads_may_share_a_store(tmp_path: Path) -> None:
     store = opened(tmp_path / "s.db")
     threads = [
-        threading.Thread(target=lambda base=base: [store.add([window(base + n)]) for n in range(20)])  # type: ignore[misc]
+        threading.Thread(target=lambda base=base: [store.add([window(base + n)]) for n in range(20)])
         for base in (0, 100, 200)
     ]
     for thread in threads:
@@ -329,7 +331,11 @@ print("resumed", store.count("big") == n + 1)
 
 def test_when_the_file_cannot_grow_nothing_committed_is_lost(tmp_path: Path) -> None:
     out = subprocess.run(
-        [sys.executable, "-c", FULL, str(tmp_path / "s.db")], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", FULL, str(tmp_path / "s.db")],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
     )
 
     first, second = out.stdout.splitlines()
@@ -344,7 +350,9 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
         pytest.skip("needs root to mount a small disk")
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "none", str(disk)], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=400k", "none", str(disk)], check=False, capture_output=True
+    ).returncode:
         pytest.skip("mounting a small disk is not allowed here")
     try:
         store = opened(disk / "s.db", max_bytes=10**9)
@@ -377,7 +385,9 @@ while True:
 def test_kill_in_the_middle_of_writing_leaves_no_partial_sample(tmp_path: Path) -> None:
     path = tmp_path / "s.db"
     for wanted in (3, 40, 11):
-        writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True)
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True
+        )
         assert writer.stdout is not None
         told = [int(writer.stdout.readline()) for _ in range(wanted)]
         writer.send_signal(signal.SIGKILL)

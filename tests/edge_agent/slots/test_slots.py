@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from hedgerow.edge_agent.slots import Confirmed, Slots
-from hedgerow.edge_agent.slots.disk import RECORD, empty_slot, point, read_record, write_durably
+from hedgerow.edge_agent.slots.disk import RECORD, empty_slot, read_record
 from hedgerow.edge_agent.slots.record import MAX_RECORD_BYTES, Installed, InstalledFile, decode_record
 from hedgerow.shared.bundle import sha256_hex
 from hedgerow.shared.errors import ConfigError, ContentError, IntegrityError, StorageError
+from hedgerow.shared.files import write_atomically
 
 
 def content(version: int) -> dict[str, bytes]:
@@ -144,7 +146,12 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
-DAMAGE: dict[str, Callable[[Path], None]] = {
+def become_a_file(slot: Path) -> None:
+    shutil.rmtree(slot)
+    slot.write_bytes(b"x")
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
     "a bit flipped in the model": lambda slot: flip(slot / "model.onnx"),
     "a bit flipped in the manifest": lambda slot: flip(slot / "manifest.json"),
     "the model cut short": lambda slot: os.truncate(slot / "model.onnx", 10),
@@ -153,7 +160,7 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
     "the record garbage": lambda slot: (slot / RECORD).write_bytes(b"\x00garbage"),
     "the record huge": lambda slot: (slot / RECORD).write_bytes(b" " * (MAX_RECORD_BYTES + 1)),
     "the slot gone": empty_slot,
-    "the slot a file": lambda slot: (empty_slot(slot), slot.write_bytes(b"x"))[0],  # type: ignore[func-returns-value]
+    "the slot a file": become_a_file,
 }
 
 
@@ -195,7 +202,8 @@ def test_a_damaged_device_takes_the_next_bundle_again(slots: Slots) -> None:
 @pytest.mark.parametrize("target", ["../../elsewhere", "c", "incoming", "/etc"])
 def test_a_pointer_to_anything_but_a_slot_is_no_pointer(slots: Slots, target: str) -> None:
     install(slots, 1)
-    point(slots.folder / "active", target)
+    (slots.folder / "active").unlink()
+    (slots.folder / "active").symlink_to(target)
 
     assert slots.check().folder is None
 
@@ -297,7 +305,7 @@ def test_a_disk_that_refuses_keeps_the_old_record(slots: Slots, monkeypatch: pyt
     fill(slots, 2)
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StorageError, match="No space left"):
-        write_durably(slots.folder / "confirmed.json", b"x")
+        write_atomically(slots.folder / "confirmed.json", b"x")
     with pytest.raises(StorageError):
         slots.activate(sha_of(2))
     monkeypatch.undo()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from tests.support.telemetry import T0_S, T0_US
 
 from hedgerow.edge_agent.telemetry.clock import CONFIRMATIONS, JumpFilter, judge_times
 from hedgerow.edge_agent.telemetry.reading import Row
 from hedgerow.shared.profile import ClockSpec, WindowSpec
-from tests.support.telemetry import T0_S, T0_US
 
 
 def row(second: float) -> Row:

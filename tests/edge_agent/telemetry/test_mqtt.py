@@ -11,26 +11,27 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
+from tests.support.broker import Publisher, TlsFiles, free_port, need_broker, running_broker
+from tests.support.telemetry import T0_S, payload, profile, wait_until
 
 from hedgerow.edge_agent.samples.store import SampleStore
 from hedgerow.edge_agent.telemetry.broker import BrokerSettings
 from hedgerow.edge_agent.telemetry.mqtt import MqttTelemetry
 from hedgerow.edge_agent.telemetry.pipeline import Pipeline
-from hedgerow.edge_agent.telemetry.reconnect import Backoff
+from hedgerow.edge_agent.telemetry.reconnect import Backoff, VersionChoice
 from hedgerow.shared.errors import StorageError
 from hedgerow.shared.messages import Notice
 from hedgerow.shared.profile import DeviceProfile, SourceSpec, WindowSpec
 from hedgerow.shared.specs import Sample
 from hedgerow.simulations.demo.broker import Broker, Kind
-from tests.support.broker import Publisher, TlsFiles, free_port, need_broker, running_broker
-from tests.support.telemetry import T0_S, payload, profile, wait_until
 
 TAKEN_OVER = ("broker-taken-over", "broker-unsteady")
+SOURCES = [Path(__file__).parents[3] / part for part in ("edge_agent", "shared", "simulations")]
 KINDS = [pytest.param("mosquitto", marks=pytest.mark.mosquitto), "embedded"]
 
 
@@ -47,12 +48,13 @@ class Agent:
         self.notices: list[Notice] = []
         self.store = SampleStore(folder / "s.db", max_bytes=2**24, max_age_s=None)
         self.pipeline = Pipeline(device or rowwise(), self.store, on_window=self.windows.append)
+        given: dict[str, Any] = {"client_id": "dev-a", "topic_prefix": "hedgerow/v1/dev-a", "keepalive_s": 5}
         self.mqtt = MqttTelemetry(
-            BrokerSettings(**{"url": url, "client_id": "dev-a", "topic_prefix": "hedgerow/v1/dev-a", "keepalive_s": 5} | settings),
+            BrokerSettings(url, **given | settings),
             self.pipeline,
             on_notice=self.notices.append,
             backoff=Backoff(0.05, 0.2),
-        )  # fmt: skip
+        )
 
     def values(self) -> list[float]:
         batch = self.store.read("window")
@@ -83,7 +85,7 @@ def test_readings_arrive_become_windows_and_results_go_out(tmp_path: Path, kind:
     with running_broker(tmp_path, kind) as broker, agent(broker.url, tmp_path, profile("a", "b")) as device:
         assert device.mqtt.version == ("5" if kind == "mosquitto" else "3.1.1")
         listener = paho.Client(CallbackAPIVersion.VERSION2, client_id="listener", protocol=paho.MQTTv311)
-        listener.on_message = lambda _c, _d, message: heard.append((message.topic, message.payload))
+        listener.on_message = lambda _c, _d, message: heard.append((message.topic, bytes(message.payload)))
         ready = threading.Event()
         listener.on_subscribe = lambda *_: ready.set()
         listener.connect(broker.host, broker.port)
@@ -104,9 +106,14 @@ def test_readings_arrive_become_windows_and_results_go_out(tmp_path: Path, kind:
 
 
 @pytest.mark.mosquitto
-def test_messages_sent_while_the_agent_was_away_arrive_in_order(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", ["5", "3.1.1"])
+def test_messages_sent_while_the_agent_was_away_arrive_in_order(
+    tmp_path: Path, version: Literal["5", "3.1.1"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(VersionChoice, "first", version)
     with running_broker(tmp_path) as broker, Publisher(broker) as sensors:
         with agent(broker.url, tmp_path) as device:
+            assert device.mqtt.version == version
             subscribed(broker, device, sensors)
         for n in range(300):
             sensors.publish(n, "s/x", payload(n, a=n))
@@ -142,6 +149,39 @@ def test_a_broker_outage_under_load_loses_and_repeats_nothing(tmp_path: Path, da
         store.close()
 
 
+@pytest.mark.mosquitto
+@pytest.mark.parametrize("version", ["5", "3.1.1"])
+def test_a_message_whose_acknowledgement_was_lost_is_used_once(
+    tmp_path: Path, version: Literal["5", "3.1.1"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker goes away between the commit and the acknowledgement, and delivers the message again."""
+    monkeypatch.setattr(VersionChoice, "first", version)
+    undated = profile(
+        "a", source=SourceSpec("s/x", fields={"a": "a"}), window=WindowSpec(length=1, rate_hz=1000.0)
+    )
+    cut = threading.Event()
+
+    with running_broker(tmp_path) as broker, Publisher(broker) as sensors:
+        with agent(broker.url, tmp_path, undated) as device:
+            subscribed(broker, device, sensors)
+            with Publisher(broker, "second") as others:
+
+                def cut_once(_: Sample) -> None:
+                    if not cut.is_set():
+                        cut.set()
+                        broker.stop()
+                        broker.start()
+
+                device.pipeline._on_window = cut_once
+                others.publish(1, "s/x", payload(0, a=1))
+                assert wait_until(lambda: device.pipeline.status().refused.get("redelivered", 0) >= 1)
+                others.publish(2, "s/x", payload(0, a=2))
+                assert wait_until(lambda: device.pipeline.status().readings == 3)
+
+    assert cut.is_set()
+    assert device.pipeline.status().readings == 3
+
+
 AGENT = """
 import sys, threading
 from pathlib import Path
@@ -149,7 +189,7 @@ from hedgerow.edge_agent.samples.store import SampleStore
 from hedgerow.edge_agent.telemetry.broker import BrokerSettings
 from hedgerow.edge_agent.telemetry.mqtt import MqttTelemetry
 from hedgerow.edge_agent.telemetry.pipeline import Pipeline
-from hedgerow.edge_agent.telemetry.reconnect import Backoff
+from hedgerow.edge_agent.telemetry.reconnect import Backoff, VersionChoice
 from tests.support.telemetry import profile
 from hedgerow.shared.profile import WindowSpec
 store = SampleStore(Path(sys.argv[2]), max_bytes=2**24, max_age_s=None)
@@ -168,7 +208,7 @@ def test_an_agent_killed_again_and_again_loses_and_repeats_nothing(tmp_path: Pat
     root = Path(__file__).parents[3]
 
     def start(broker: Broker) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "-c", AGENT, broker.url, str(path)], cwd=root, env=os.environ | {"PYTHONPATH": str(root)})  # fmt: skip
+        return subprocess.Popen([sys.executable, "-c", AGENT, broker.url, str(path)], cwd=root, env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, [root, *SOURCES]))})  # fmt: skip
 
     def stored() -> list[float]:
         try:
@@ -261,7 +301,9 @@ def test_tls_with_a_client_certificate(tmp_path: Path) -> None:
     )
     url = f"mqtts://127.0.0.1:{port}"
     with Broker(tmp_path / "broker", kind="mosquitto", port=port, extra=extra, plain=False):
-        with agent(url, tmp_path, ca_file=str(files.ca), certificate_file=str(certificate), key_file=str(key)) as device:
+        with agent(
+            url, tmp_path, ca_file=str(files.ca), certificate_file=str(certificate), key_file=str(key)
+        ) as device:
             assert device.mqtt.connected
         stranger = TlsFiles(tmp_path / "other")
         (tmp_path / "2").mkdir()
@@ -269,7 +311,7 @@ def test_tls_with_a_client_certificate(tmp_path: Path) -> None:
             {"ca_file": str(files.ca)},
             {"ca_file": str(stranger.ca), "certificate_file": str(certificate), "key_file": str(key)},
         ):
-            refused = Agent(url, tmp_path / "2", **settings)
+            refused = Agent(url, tmp_path / "2", None, **settings)
             refused.mqtt.start()
             assert not wait_until(lambda device=refused: device.mqtt.connected, 0.5)  # type: ignore[misc]
             assert refused.mqtt.stop()

@@ -21,7 +21,13 @@ def test_an_entry_keeps_reason_topic_size_and_the_first_bytes() -> None:
     quarantine.write(connection)
 
     (entry,) = Quarantine.recent(connection)
-    assert (entry.at_us, entry.topic, entry.reason, entry.detail, entry.size) == (7, "s/x", "malformed", "byte 0", 5000)
+    assert (entry.at_us, entry.topic, entry.reason, entry.detail, entry.size) == (
+        7,
+        "s/x",
+        "malformed",
+        "byte 0",
+        5000,
+    )
     assert entry.payload == b"z" * MAX_KEPT_BYTES
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from tests.support.telemetry import T0_US, channel
+
 from hedgerow.edge_agent.telemetry.rules import ReadingRules
 from hedgerow.shared.profile import WindowSpec
-from tests.support.telemetry import T0_US, channel
 
 SECOND = 1_000_000
 

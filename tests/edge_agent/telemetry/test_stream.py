@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.support.skab import skab_folder
+from tests.support.telemetry import T0_S, channel, profile
 
 from hedgerow.edge_agent.telemetry.csv_backfill import read_rows
 from hedgerow.edge_agent.telemetry.journal import Journal
@@ -18,8 +20,6 @@ from hedgerow.edge_agent.telemetry.reading import Row
 from hedgerow.edge_agent.telemetry.stream import RowStream
 from hedgerow.edge_agent.telemetry.windower import Window
 from hedgerow.shared.profile import DeviceProfile, WindowSpec
-from tests.support.skab import skab_folder
-from tests.support.telemetry import T0_S, channel, profile
 
 Plain = tuple[bytes, int, int, float]
 
@@ -53,7 +53,9 @@ def bench(**window: Any) -> DeviceProfile:
 
 
 values = st.one_of(st.none(), st.floats(-100, 100, allow_nan=False).map(lambda x: round(x, 6)))
-steps = st.sampled_from([1.0, 1.0, 1.0, 1.0, 0.0, 0.25, 0.5, 0.75, 1.5, 2.0, 3.0, 4.0, 9.0, -1.0, -3.0, 500.0, -500.0])
+steps = st.sampled_from(
+    [1.0, 1.0, 1.0, 1.0, 0.0, 0.25, 0.5, 0.75, 1.5, 2.0, 3.0, 4.0, 9.0, -1.0, -3.0, 500.0, -500.0]
+)
 recordings = st.lists(st.tuples(steps, values, values), min_size=1, max_size=60)
 
 
@@ -134,11 +136,15 @@ class Restarting:
 
 
 @settings(max_examples=150, deadline=None)
-@given(recording=recordings, restarts=st.sets(st.integers(0, 60)), late=st.integers(0, 2))
+@given(
+    recording=recordings,
+    restarts=st.one_of(st.just(set(range(60))), st.sets(st.integers(0, 60))),
+    late=st.integers(0, 2),
+)
 def test_restarts_change_no_window(
     recording: list[tuple[float, float | None, float | None]], restarts: set[int], late: int
 ) -> None:
-    device = bench(late_rows=late)
+    device = bench(late_rows=late, min_valid=0.2)
     rows = [
         Row(round(t * 1e6), tuple((n, v) for n, v in enumerate((a, b)) if v is not None))
         for t, a, b in timed(recording)
@@ -154,6 +160,16 @@ def test_restarts_change_no_window(
     assert plain(restarting.windows) == expected
     stored = restarting.disk.execute("SELECT count(*) FROM readings").fetchone()[0]
     assert stored <= len(rows)
+
+
+def test_a_value_held_from_before_the_window_survives_a_restart() -> None:
+    restarting = Restarting(bench(late_rows=0))
+    for second in (0, 3, 4, 5, 6):
+        restarting.feed(Row((T0_S + second) * 1_000_000, ((0, float(second)), (1, 0.0))), True)
+
+    assert [window.array[:, 0].tolist() for window in restarting.windows] == [
+        [0, 0, 0, 3], [0, 0, 3, 4], [0, 3, 4, 5], [3, 4, 5, 6],
+    ]  # fmt: skip
 
 
 def test_the_journal_keeps_no_more_than_the_unfinished_window_needs() -> None:

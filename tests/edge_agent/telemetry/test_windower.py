@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.telemetry import T0_S
 
 from hedgerow.edge_agent.telemetry.windower import Window, Windower
 from hedgerow.shared.profile import WindowSpec
-from tests.support.telemetry import T0_S
 
 SECOND = 1_000_000
 # A multiple of every stride used here, so that row numbers below start at zero of the grid.
@@ -47,7 +47,7 @@ def test_a_window_is_float32_rows_by_channels_with_its_times() -> None:
 
 
 def test_windows_overlap_by_their_stride_and_keep_to_the_grid() -> None:
-    rows = {n: [float(n)] for n in range(1, 12)}
+    rows: dict[float, list[float | None]] = {n: [float(n)] for n in range(1, 12)}
 
     assert contents(feed(windower(stride=1), rows))[:2] == [[1, 2, 3], [2, 3, 4]]
     assert contents(feed(windower(stride=3), rows)) == [[3, 4, 5], [6, 7, 8], [9, 10, 11]]

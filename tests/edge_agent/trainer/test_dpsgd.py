@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.support.tiny_recipe import RECIPE, WIDTH, examples
 
 from hedgerow.edge_agent.trainer.codes import Code, DeclinedError
 from hedgerow.edge_agent.trainer.dpsgd import PrivateTrainer
@@ -18,7 +19,6 @@ from hedgerow.edge_agent.trainer.noise import SystemRandom
 from hedgerow.edge_agent.trainer.plan import StepPlan
 from hedgerow.models.recipe import Floats, TrainingSet
 from hedgerow.shared.job import TrainingSpec
-from tests.support.tiny_recipe import RECIPE, WIDTH, examples
 
 SIX = 6.0
 TINY_NOISE = 1e-9
@@ -53,7 +53,8 @@ def gradients_by_hand(x: Floats, vector: Floats) -> np.ndarray[Any, np.dtype[np.
 
 def clipped_sum(gradients: np.ndarray[Any, np.dtype[np.float64]], clip: float) -> np.ndarray[Any, Any]:
     norms = np.linalg.norm(gradients, axis=1)
-    return (gradients * np.minimum(1, clip / np.maximum(norms, 1e-30))[:, None]).sum(axis=0)
+    factors = np.minimum(1, clip / np.maximum(norms, 1e-30))
+    return np.asarray((gradients * factors[:, None]).sum(axis=0))
 
 
 @pytest.mark.parametrize("clip", [0.01, 1.0, 5.0, 1e6])
@@ -153,7 +154,7 @@ def test_the_same_seeds_give_different_noise() -> None:
     results = []
     for _ in range(2):
         torch.manual_seed(1)
-        np.random.seed(1)  # noqa: NPY002
+        np.random.seed(1)
         results.append(subject.train(model(), spec(), plan(noise_multiplier=1.0)))
 
     assert not np.array_equal(results[0], results[1])
@@ -208,7 +209,9 @@ def test_several_steps_with_momentum_and_proximal_pull_follow_the_hand_calculati
 
     vector, speed = start.astype(np.float64), np.zeros(WIDTH + 1)
     for _ in range(4):
-        gradient = clipped_sum(gradients_by_hand(x, vector.astype(np.float32)), 1.0) / 10 + mu * (vector - start)
+        gradient = clipped_sum(gradients_by_hand(x, vector.astype(np.float32)), 1.0) / 10 + mu * (
+            vector - start
+        )
         speed = beta * speed + gradient
         vector = vector - rate * speed
     assert delta == pytest.approx(vector - start, rel=1e-3, abs=1e-5)

@@ -82,7 +82,7 @@ def test_even_the_smallest_and_largest_words_give_finite_noise() -> None:
 
 def test_seeds_of_numpy_torch_and_python_reach_neither_noise_nor_draws() -> None:
     def draw() -> tuple[bytes, bytes]:
-        np.random.seed(1)  # noqa: NPY002
+        np.random.seed(1)
         torch.manual_seed(1)
         random.seed(1)
         source = SystemRandom()
@@ -96,14 +96,14 @@ def test_seeds_of_numpy_torch_and_python_reach_neither_noise_nor_draws() -> None
 
 def test_drawing_leaves_the_generators_of_others_alone() -> None:
     torch.manual_seed(5)
-    np.random.seed(5)  # noqa: NPY002
-    expected = torch.rand(1), np.random.random()  # noqa: NPY002
+    np.random.seed(5)
+    expected = torch.rand(1), np.random.random()
     torch.manual_seed(5)
-    np.random.seed(5)  # noqa: NPY002
+    np.random.seed(5)
 
     SystemRandom().gaussian(100, 1.0)
 
-    assert (torch.rand(1), np.random.random()) == expected  # noqa: NPY002
+    assert (torch.rand(1), np.random.random()) == expected
 
 
 def test_a_fork_does_not_repeat_its_parents_noise() -> None:

@@ -142,7 +142,9 @@ def test_a_job_after_one_without_privacy_is_marked() -> None:
     state.apply(Unprotected("open", SAMPLES), b"h")
 
     assert plan.open_private_job(instruction(), SAMPLES, 700, state).earlier_unprotected
-    assert not plan.open_private_job(instruction(), SampleRange("tiny", 100, 200), 700, state).earlier_unprotected
+    assert not plan.open_private_job(
+        instruction(), SampleRange("tiny", 100, 200), 700, state
+    ).earlier_unprotected
 
 
 @pytest.mark.parametrize("privacy", [PrivacySpec("example", None, 1e-4), PrivacySpec("example", 8.0, None)])

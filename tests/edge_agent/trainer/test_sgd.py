@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.support.tiny_recipe import RECIPE, WIDTH, examples
 
 from hedgerow.edge_agent.trainer.flat import FlatParameters
 from hedgerow.edge_agent.trainer.local import initial_model, pooled, train_locally
 from hedgerow.edge_agent.trainer.sgd import PlainTrainer
 from hedgerow.models.recipe import Floats, TrainingSet
 from hedgerow.shared.job import TrainingSpec
-from tests.support.tiny_recipe import RECIPE, WIDTH, examples
 
 
 def trainer(x: Floats, layer: str = "linear") -> PlainTrainer:
@@ -93,7 +93,7 @@ def test_a_model_without_parameters_changes_nothing() -> None:
 
 
 def test_a_model_of_another_length_is_refused() -> None:
-    with pytest.raises(ValueError, match="3 values|\\(3,\\)"):
+    with pytest.raises(ValueError, match="a model of"):
         trainer(examples(4)).train(np.zeros(3, np.float32), TrainingSpec(), (1,))
 
 

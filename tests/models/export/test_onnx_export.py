@@ -15,7 +15,7 @@ from hedgerow.shared.errors import ContentError, UnsupportedError
 
 
 def run(model: bytes, x: np.ndarray) -> np.ndarray:
-    return ort.InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
+    return np.asarray(ort.InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, {"x": x})[0])
 
 
 class Normed(nn.Module):
@@ -26,7 +26,8 @@ class Normed(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.inner(x)
+        result: torch.Tensor = self.inner(x)
+        return result
 
 
 @pytest.mark.parametrize("batch", [1, 2, 7])
@@ -72,7 +73,8 @@ def test_folding_leaves_no_shape_arithmetic() -> None:
 def test_a_module_that_onnx_cannot_say_is_refused() -> None:
     class Odd(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.special.i0e(x)
+            result: torch.Tensor = torch.special.i0e(x)
+            return result
 
     with pytest.raises(UnsupportedError, match="cannot be written as ONNX"):
         export_onnx(Odd(), (4,))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
@@ -145,7 +146,7 @@ def test_input_and_output_keep_their_shapes_and_signature() -> None:
 
 
 def graph(
-    kind: str, shape: list[int], constants: dict[str, np.ndarray] | None = None, **attributes: object
+    kind: str, shape: list[int], constants: dict[str, np.ndarray] | None = None, **attributes: Any
 ) -> bytes:
     held = constants or {}
     node = helper.make_node(kind, ["x", *held], ["y"], name="the-node", **attributes)
@@ -157,7 +158,7 @@ def graph(
         [numpy_helper.from_array(value, name) for name, value in held.items()],
     )
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    return model.SerializeToString()
+    return bytes(model.SerializeToString())
 
 
 F = np.float32
@@ -167,7 +168,7 @@ REFUSED: dict[str, bytes] = {
     "automatic padding": graph("Conv", [1, 1, 5, 5], {"w": np.ones((1, 1, 3, 3), F)}, auto_pad="SAME_UPPER"),
     "a convolution over three axes": graph("Conv", [1, 1, 5, 5, 5], {"w": np.ones((1, 1, 3, 3, 3), F)}),
     "a transposed operand": graph("Gemm", [4, 1], {"w": np.ones((4, 3), F)}, transA=1),
-    "other bounds": graph("Clip", [1, 4], {"low": F(-1), "high": F(1)}),
+    "other bounds": graph("Clip", [1, 4], {"low": np.array(-1, F), "high": np.array(1, F)}),
     "ceil_mode": graph("MaxPool", [1, 1, 5, 5], kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1),
     "padding unlike SAME": graph(
         "MaxPool", [1, 1, 8, 8], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]

@@ -9,7 +9,7 @@ from hedgerow.models.export.vector import decode_vector, load_vector, n_paramete
 from hedgerow.shared.errors import ContentError
 
 
-def net() -> nn.Module:
+def net() -> nn.Sequential:
     torch.manual_seed(3)
     return nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 3))
 
@@ -27,8 +27,8 @@ def test_values_lie_in_the_order_of_the_modules_parameters() -> None:
     module = net()
     vector = to_vector(module)
 
-    np.testing.assert_array_equal(vector[:18], module[0].weight.detach().numpy().ravel())
-    np.testing.assert_array_equal(vector[-3:], module[2].bias.detach().numpy())
+    np.testing.assert_array_equal(vector[:18], next(module[0].parameters()).detach().numpy().ravel())
+    np.testing.assert_array_equal(vector[-3:], list(module[2].parameters())[1].detach().numpy())
 
 
 def test_loading_does_not_tie_the_module_to_the_vector() -> None:

@@ -10,7 +10,8 @@ from torch import nn
 
 from hedgerow.models.export.onnx_export import export_onnx
 from hedgerow.models.gate.measure import measure
-from hedgerow.models.recipe import PublicSet, Recipe
+from hedgerow.models.recipe import Parameters, PublicSet, Recipe
+from hedgerow.shared.bundle import Runtime
 
 
 class Recording:
@@ -23,7 +24,7 @@ class Recording:
         self.judged = len(reference)
         return float(np.isclose(reference, candidate, atol=1e-4).mean())
 
-    def score(self, predict: object, public: PublicSet, parameters: dict) -> dict[str, float]:
+    def score(self, predict: object, public: PublicSet, parameters: Parameters) -> dict[str, float]:
         return {"sum": float(predict(public.x).sum())}  # type: ignore[operator]
 
 
@@ -32,19 +33,19 @@ def public(n: int = 20) -> PublicSet:
     return PublicSet(x, None, np.arange(4, 10), np.arange(4))
 
 
-def model(engine: str, module: nn.Module) -> bytes:
+def model(engine: Runtime, module: nn.Module) -> bytes:
     return export_onnx(module, (3,)) if engine == "onnxruntime" else to_tflite(module, (3,))
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "litert"])
-def test_a_faithful_artefact_measures_as_such(engine: str) -> None:
+def test_a_faithful_artefact_measures_as_such(engine: Runtime) -> None:
     torch.manual_seed(0)
     module, data, recipe = nn.Linear(3, 2), public(), Recording()
     artefact = model(engine, module)
 
     found = measure(
         engine, "float32", artefact, cast("Recipe", recipe), {}, data, torch_answers(module, data.x)
-    )  # type: ignore[arg-type]
+    )
 
     assert found.agreement == 1.0
     assert recipe.judged == 10, "neither golden nor calibration samples count"
@@ -57,7 +58,7 @@ def test_a_faithful_artefact_measures_as_such(engine: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "litert"])
-def test_another_model_than_the_reference_shows(engine: str) -> None:
+def test_another_model_than_the_reference_shows(engine: Runtime) -> None:
     torch.manual_seed(0)
     module, other, data = nn.Linear(3, 2), nn.Linear(3, 2), public()
 
@@ -69,7 +70,7 @@ def test_another_model_than_the_reference_shows(engine: str) -> None:
         {},
         data,
         torch_answers(module, data.x),
-    )  # type: ignore[arg-type]
+    )
 
     assert found.agreement < 0.5
     assert found.error > 0.01
@@ -82,7 +83,7 @@ class Exploding(nn.Module):
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "litert"])
-def test_non_finite_outputs_are_counted_and_nothing_else_is_believed(engine: str) -> None:
+def test_non_finite_outputs_are_counted_and_nothing_else_is_believed(engine: Runtime) -> None:
     data = public()
 
     found = measure(
@@ -93,7 +94,7 @@ def test_non_finite_outputs_are_counted_and_nothing_else_is_believed(engine: str
         {},
         data,
         np.zeros_like(data.x),
-    )  # type: ignore[arg-type]
+    )
 
     assert found.non_finite == 14 * 3
     assert found.agreement == 0.0

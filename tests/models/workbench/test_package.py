@@ -13,6 +13,7 @@ from tests.support.bundles import package_request
 from torch import nn
 
 from hedgerow.models.export.vector import to_vector
+from hedgerow.models.recipe import Parameters, Recipe
 from hedgerow.models.recipes.anomaly import RECIPE as ANOMALY
 from hedgerow.models.recipes.digits import RECIPE as DIGITS
 from hedgerow.models.recipes.digits import DigitsCnn
@@ -23,7 +24,7 @@ from hedgerow.shared.bundle import Manifest, check_artefact, decode_manifest, sh
 from hedgerow.shared.errors import ContentError, StorageError
 from hedgerow.shared.job import GateSpec
 
-RECIPES = {"anomaly": ANOMALY, "digits": DIGITS}
+RECIPES: dict[str, Recipe] = {"anomaly": ANOMALY, "digits": DIGITS}
 
 
 @pytest.fixture(scope="module", params=RECIPES)
@@ -151,7 +152,7 @@ def test_a_bundle_is_never_written_over(digits: Work, tmp_path: Path) -> None:
 class Curved(DigitsCnn):
     """Digits with an operator that TFLite export does not know."""
 
-    def build(self, parameters: dict) -> nn.Module:
+    def build(self, parameters: Parameters) -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.GELU(), nn.Linear(16, 10))
 
 

@@ -16,10 +16,11 @@ from tuf.api.exceptions import DownloadHTTPError
 from tuf.ngclient import FetcherInterface, Updater
 
 from hedgerow.server.delivery import repository as repository_module
-from hedgerow.server.delivery.files import link_or_copy, write_atomically
+from hedgerow.server.delivery.files import link_or_copy
 from hedgerow.server.delivery.keys import KeyFolder
 from hedgerow.server.delivery.repository import KEPT_VERSIONS, TufRepository
 from hedgerow.shared.errors import AuthError, ContentError, StorageError
+from hedgerow.shared.files import write_atomically
 
 DAY_S = 86_400.0
 
@@ -356,7 +357,7 @@ def _ready(folder: Path) -> Backend:
     backend = Backend(folder)
     backend.release(files={"a.onnx": b"a", "b.tflite": b"b"})
     publish = backend.repository.publish
-    backend.repository.publish = lambda _bundle: None  # type: ignore[method-assign]
+    backend.repository.publish = lambda bundle: None  # type: ignore[method-assign]
     backend.release(files={"a.onnx": b"a2", "b.tflite": b"b2"})
     backend.repository.publish = publish  # type: ignore[method-assign]
     return backend

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tests.support.delivery import Backend
 from hedgerow.server.delivery.metadata import custom_of
 from hedgerow.server.delivery.rollouts import Rollouts
 from hedgerow.server.delivery.upkeep import Upkeep, sleep_s
+from hedgerow.server.fleet.desired import DesiredStates
 from hedgerow.server.registry import ModelNotFoundError, RegistryConflictError
 from hedgerow.server.store.database import utc_now
 from hedgerow.shared.messages import BundleReport, BundleTarget, ReportedState
@@ -225,6 +227,70 @@ def test_reports_of_strangers_change_nothing(fleet: Fleet) -> None:
     assert [progress.device for progress in fleet.rollouts.devices(1)] == fleet.devices
 
 
+def test_reports_from_many_threads_are_all_counted(fleet: Fleet) -> None:
+    fleet.devices = [f"dev-{n}" for n in range(24)]
+    fleet.rollouts.start("pump", 1)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda device: fleet.say(device, "serving", 1), fleet.devices))
+
+    current = fleet.rollouts.current("pump")
+    assert current is not None
+    assert (current.devices, current.state) == ({"serving": 24}, "done")
+
+
+def test_two_rollouts_at_the_same_time_leave_one_in_force(fleet: Fleet) -> None:
+    outcomes: list[str] = []
+
+    def start(version: int) -> None:
+        try:
+            fleet.rollouts.start("pump", version)
+            outcomes.append("started")
+        except RegistryConflictError:
+            outcomes.append("refused")
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(start, [1, 2]))
+
+    (in_force,) = fleet.rollouts.in_force()
+    assert fleet.backend.registry.aliases("pump")["champion"] == in_force.version
+    assert "started" in outcomes
+
+
+def test_models_are_rolled_out_apart(fleet: Fleet) -> None:
+    fleet.backend.release("digits")
+    fleet.rollouts.start("pump", 1)
+    fleet.rollouts.start("digits", 1)
+    fleet.all_serve(1)
+
+    states = {rollout.model: rollout.state for rollout in fleet.rollouts.in_force()}
+    assert states == {"pump": "done", "digits": "running"}
+
+
+def test_a_fleet_without_devices_has_nothing_to_wait_for(fleet: Fleet) -> None:
+    fleet.devices = []
+    rollout = fleet.rollouts.start("pump", 1)
+
+    assert (rollout.state, rollout.devices, fleet.desired.told) == ("done", {}, {})
+    fleet.rollouts.on_joined("dev-1")
+    assert fleet.state() == "running"
+
+
+def test_the_next_deadline_is_that_of_the_devices_still_awaited(fleet: Fleet) -> None:
+    assert fleet.rollouts.next_deadline() is None
+    fleet.rollouts.start("pump", 1)
+    deadline = fleet.rollouts.next_deadline()
+    assert deadline is not None
+    assert timedelta(minutes=59) < deadline - utc_now() <= timedelta(hours=1)
+
+    fleet.all_serve(1)
+    assert fleet.rollouts.next_deadline() is None
+
+
+def test_a_rollout_that_does_not_exist_is_told_so(fleet: Fleet) -> None:
+    with pytest.raises(ModelNotFoundError, match="no rollout 99"):
+        fleet.rollouts.get(99)
+
+
 def test_a_crash_before_devices_were_told_is_mended_after_the_restart(fleet: Fleet) -> None:
     fleet.desired.broken = True
     with pytest.raises(RuntimeError):
@@ -234,6 +300,29 @@ def test_a_crash_before_devices_were_told_is_mended_after_the_restart(fleet: Fle
 
     fleet.rollouts.resume()
     assert set(fleet.desired.told) == set(fleet.devices)
+
+
+def test_the_fleets_own_desired_states_take_the_orders_and_keep_them(fleet: Fleet) -> None:
+    states = DesiredStates(fleet.backend.database)
+    rollouts = Rollouts(
+        fleet.backend.database,
+        fleet.backend.bus,
+        registry=fleet.backend.registry,
+        repository=fleet.backend.repository,
+        desired=states,
+        active_devices=lambda: fleet.devices,
+    )
+    rollouts.start("pump", 1)
+    rollouts.start("pump", 2)
+    rollouts.rollback("pump")
+    revision = states.get("dev-1").revision
+    rollouts.resume()
+
+    again = DesiredStates(fleet.backend.database)
+    again.load()
+    (wanted,) = again.get("dev-1").bundles
+    assert (wanted.version, wanted.rollback_ok) == (1, True)
+    assert again.get("dev-1").revision == revision == 3
 
 
 def test_news_tells_the_state_and_counts_of_each_change(fleet: Fleet) -> None:

@@ -93,7 +93,7 @@ def test_shutdown_ends_every_wait_and_leaves_nothing_behind(server: Any) -> None
         waits = [asyncio.create_task(desired.wait(name, 0, 60)) for name in ("a", "a", "b")]
         await asyncio.sleep(0)
         desired.wake_all()
-        return await asyncio.gather(*waits)
+        return [await wait for wait in waits]
 
     assert asyncio.run(scenario()) == [None, None, None]
     assert server.fleet.desired._waiting == {}

@@ -14,6 +14,7 @@ from hedgerow.shared.messages import (
     Event,
     EventAck,
     EventBatch,
+    EventBody,
     GapRecord,
     Notice,
 )
@@ -63,7 +64,7 @@ def test_counting_goes_on_after_a_restart(server: Any) -> None:
 
 
 def test_every_kind_of_body_comes_back_as_it_was(server: Any) -> None:
-    bodies = [
+    bodies: list[EventBody] = [
         Alarm(9.0, 3.0, 1, 2, (ChannelShare("flow", 0.8),), "m", "b" * 64, "litert", "int8", "champion"),
         AlarmCleared("m", 3, 1.5),
         Notice("code", "text ä"),
@@ -111,7 +112,9 @@ def test_news_once_per_event_after_the_commit(server: Any) -> None:
 
 def test_concurrent_repeats_are_kept_once(server: Any) -> None:
     async def scenario() -> list[EventAck]:
-        return await asyncio.gather(*(server.fleet.events.receive("a", batch(1, 20)) for _ in range(10)))
+        return list(
+            await asyncio.gather(*(server.fleet.events.receive("a", batch(1, 20)) for _ in range(10)))
+        )
 
     assert asyncio.run(scenario()) == [EventAck("e", 20)] * 10
     assert sequences(server) == list(range(1, 21))

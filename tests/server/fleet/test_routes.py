@@ -150,7 +150,10 @@ json_values = st.recursive(
 )
 shapes = st.fixed_dictionaries(
     {},
-    optional=dict.fromkeys(("device", "epoch", "events", "csr_pem", "job_id", "code", "token_id", "secret", "state", "sent_us"), json_values),
+    optional=dict.fromkeys(
+        ("device", "epoch", "events", "csr_pem", "job_id", "code", "token_id", "secret", "state", "sent_us"),
+        json_values,
+    ),
 )
 
 

@@ -455,13 +455,20 @@ def test_without_privacy_mean_metrics_are_kept(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_a_ledger_that_goes_back_is_told_and_its_updates_count_no_more(tmp_path: Path) -> None:
+BACK: dict[str, dict[str, Any]] = {
+    "a restored backup": {"ledger_head": "f" * 64, "ledger_length": 3},
+    "the ledger of the last round": {"ledger_length": 4},
+    "less ε than before": {"epsilon": 0.1},
+}
+
+
+@pytest.mark.parametrize("case", BACK)
+def test_a_ledger_that_goes_back_is_told_and_its_updates_count_no_more(tmp_path: Path, case: str) -> None:
     async def main() -> None:
         bed = Bed(tmp_path, FakeFleet(names(2)), job(EXAMPLE, rounds=3))
 
         def restored(device: str, instruction: TrainInstruction, model: Vector) -> Answer:
-            back = {"ledger_head": "f" * 64, "epsilon": 0.1} if instruction.round == 3 else {}
-            return Answer(np.ones(20, np.float32), header=back)
+            return Answer(np.ones(20, np.float32), header=BACK[case] if instruction.round == 3 else {})
 
         bed.fleet.behaviours["device-2"] = restored
         await bed.run()
@@ -469,8 +476,8 @@ def test_a_ledger_that_goes_back_is_told_and_its_updates_count_no_more(tmp_path:
         assert [r.replied for r in bed.heard.results] == [2, 2, 1]
         assert bed.heard.results[2].reasons == {"ledger-regressed": 1}
         heads = bed.parts.rounds.load("j").heads
-        assert (heads["device-2"].round, heads["device-2"].epsilon) == (2, 0.5)
-        assert (heads["device-1"].round, heads["device-1"].epsilon) == (3, 0.75)
+        assert (heads["device-2"].round, heads["device-2"].length) == (2, 4)
+        assert (heads["device-1"].round, heads["device-1"].length) == (3, 6)
 
     asyncio.run(main())
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hedgerow.server.ledger.heads import Claim
 from hedgerow.server.rounds.link import Reply
 from hedgerow.server.rounds.rules import Release, check_header, may_release
 from hedgerow.shared.errors import UpdateRejectedError
@@ -40,6 +41,7 @@ def header(**fields: Any) -> TrainReply:
         "update_bytes": 40,
         "update_sha256": "",
         "ledger_head": "ab",
+        "ledger_length": 6,
         "epsilon": 1.0,
         "delta": 1e-6,
     }
@@ -71,7 +73,7 @@ def test_with_privacy_the_number_of_replies_never_withholds_a_release(
 
 def test_without_privacy_metrics_and_loss_count() -> None:
     accepted = check(job(), header(metrics={"loss": 0.5, "accuracy": 0.9}, n_samples=7))
-    assert accepted == (1.0, 0.5, {"loss": 0.5, "accuracy": 0.9})
+    assert accepted == (1.0, 0.5, {"loss": 0.5, "accuracy": 0.9}, None)
 
 
 def test_weighted_by_samples_the_count_is_the_weight() -> None:
@@ -80,7 +82,7 @@ def test_weighted_by_samples_the_count_is_the_weight() -> None:
 
 def test_with_privacy_nothing_of_the_counts_and_metrics_is_taken() -> None:
     accepted = check(job(EXAMPLE), header(metrics={"loss": 0.5}, n_samples=7))
-    assert accepted == (1.0, None, {})
+    assert accepted == (1.0, None, {}, Claim(3, "ab", 6, 1.0, 1e-6))
 
 
 def test_a_flood_of_metrics_is_bounded() -> None:
@@ -103,6 +105,10 @@ REFUSED: dict[str, tuple[Job, dict[str, Any], str]] = {
     "a count beyond what may train": (job(strategy=SAMPLES), {"n_samples": 101}, "malformed"),
     "no head": (job(EXAMPLE), {"ledger_head": None}, "malformed"),
     "an empty head": (job(EXAMPLE), {"ledger_head": ""}, "malformed"),
+    "an endless head": (job(EXAMPLE), {"ledger_head": "a" * 65}, "malformed"),
+    "no length": (job(EXAMPLE), {"ledger_length": None}, "malformed"),
+    "no entries": (job(EXAMPLE), {"ledger_length": 0}, "malformed"),
+    "more entries than can be": (job(EXAMPLE), {"ledger_length": 2**31}, "malformed"),
     "no epsilon": (job(EXAMPLE), {"epsilon": None}, "malformed"),
     "no delta": (job(EXAMPLE), {"delta": None}, "malformed"),
     "epsilon over the job's": (job(EXAMPLE), {"epsilon": 2.01}, "over-budget"),

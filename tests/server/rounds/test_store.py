@@ -44,7 +44,7 @@ class Bench:
                 Plan(job_id, round, 1, ("a", "b")),
                 RESULT,
                 ((Contribution("a", "counted"), Contribution("b", "rejected", "stale")),),
-                {"a": Claim(round, f"h{round}", float(round), 1e-6)},
+                {"a": Claim(round, f"h{round}", 2 * round, float(round), 1e-6)},
                 np.full(self.n, fill, np.float32),
                 state,
                 Plan(job_id, round + 1, 1, ("a",)),
@@ -67,7 +67,7 @@ def test_a_commit_moves_everything_at_once(bench: Bench) -> None:
     assert progress.model.tolist() == [1.0] * bench.n
     assert progress.state == b"moments"
     assert progress.plan == Plan("j", 2, 1, ("a",))
-    assert progress.heads == {"a": Claim(1, "h1", 1.0, 1e-6)}
+    assert progress.heads == {"a": Claim(1, "h1", 2, 1.0, 1e-6)}
     record = bench.jobs.rounds("j")[0]
     assert (record.round, record.replied, record.reasons, record.model_sha256) == (1, 1, {"stale": 1}, digest)
 

@@ -172,7 +172,13 @@ def test_different_mechanisms_compose_to_more_than_each_and_less_than_their_sum(
 
 @pytest.mark.parametrize(
     ("target", "delta", "q", "steps"),
-    [(8.0, 1e-5, 0.05, 400), (2.0, 1e-5, 0.1, 100), (8.0, 1e-5, 1.0, 30), (1.0, 1e-6, 0.2, 50), (0.5, 1e-5, 1.0, 1)],
+    [
+        (8.0, 1e-5, 0.05, 400),
+        (2.0, 1e-5, 0.1, 100),
+        (8.0, 1e-5, 1.0, 30),
+        (1.0, 1e-6, 0.2, 50),
+        (0.5, 1e-5, 1.0, 1),
+    ],
 )
 def test_calibrated_noise_spends_the_budget_and_no_more(
     target: float, delta: float, q: float, steps: int
@@ -191,10 +197,10 @@ def test_calibration_reaches_the_known_multiplier() -> None:
 def test_calibration_leaves_room_for_what_was_spent_before() -> None:
     spent = [DpSgdSteps(0.1, 1.5, 100)]
 
-    z = calibrate_noise(8.0, 1e-5, 0.1, 100, spent)
+    z = calibrate_noise(6.0, 1e-5, 0.1, 100, spent)
 
-    assert z > calibrate_noise(8.0, 1e-5, 0.1, 100)
-    assert epsilon([*spent, DpSgdSteps(0.1, z, 100)], 1e-5) <= 8.0
+    assert z > calibrate_noise(6.0, 1e-5, 0.1, 100)
+    assert epsilon([*spent, DpSgdSteps(0.1, z, 100)], 1e-5) <= 6.0
 
 
 def test_calibration_refuses_when_the_budget_is_spent() -> None:
@@ -259,7 +265,9 @@ def test_importing_the_accounting_loads_no_library() -> None:
         "bad = {'dp_accounting', 'scipy', 'absl', 'torch'} & set(sys.modules)\n"
         "sys.exit(str(bad) if bad else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
 
     assert done.returncode == 0, done.stderr
 
@@ -273,6 +281,8 @@ def test_a_missing_library_is_named_with_the_extra_that_brings_it() -> None:
         "try: epsilon([GaussianRelease(1.0)], 1e-5)\n"
         "except UnsupportedError as error: print(error)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
 
     assert "hedgerow[train]" in done.stdout, done.stderr

@@ -116,7 +116,7 @@ def test_any_altered_field_is_found_and_its_entry_named(tmp_path: Path, change: 
     path = write(tmp_path / "ledger.db", chain_of(bodies()))
     with sqlite3.connect(path) as db:
         db.execute("DROP TRIGGER entries_stay")
-        db.execute(f"UPDATE entries SET {change} WHERE sequence = 2")  # noqa: S608
+        db.execute(f"UPDATE entries SET {change} WHERE sequence = 2")
 
     with pytest.raises(IntegrityError, match="entry 2"):
         verify(path)
@@ -266,7 +266,12 @@ def test_lower_ids_do_not_count_as_other_samples() -> None:
     ("sequence", "complaint"),
     [
         ([opened(), opened()], "opened twice"),
-        ([Unprotected("a", SampleRange("w", 0, 1)), Unprotected("a", SampleRange("w", 0, 1))], "opened twice"),
+        (
+            [Unprotected("a", SampleRange("w", 0, 1)), Unprotected("a", SampleRange("w", 0, 1))],
+            "opened twice",
+        ),
+        ([opened(), Unprotected("job-1", SampleRange("w", 0, 1))], "opened twice"),
+        ([Unprotected("job-1", SampleRange("w", 0, 1)), opened()], "opened twice"),
         ([Reserved("job-1", 1, 0, 10)], "never opened"),
         ([JobClosed("job-1")], "never opened"),
         ([opened(), Reserved("job-1", 1, 0, 10), Reserved("job-1", 1, 0, 10)], "twice"),

@@ -34,7 +34,7 @@ class Chain:
     previous: Served | None = None
     baseline: Baseline | None = None
 
-    def answer(self, sample: Array) -> Outcome:
+    def answer(self, sample: Array, live: bool) -> Outcome:
         """Return the first answer that a link can give; the last link always can. Raises RetiredError."""
         passed: list[str] = []
         for reason, link in (("champion", self.champion), ("previous", self.previous)):
@@ -44,7 +44,9 @@ class Chain:
                 passed.append(f"{reason}: not fitted on this device yet")
                 continue
             try:
-                return Outcome(cast("Reason", reason), link.source, link.answer(sample), "; ".join(passed))
+                return Outcome(
+                    cast("Reason", reason), link.source, link.answer(sample, live), "; ".join(passed)
+                )
             except ContentError as error:
                 passed.append(f"{reason}: {error}")
         if self.baseline is not None:

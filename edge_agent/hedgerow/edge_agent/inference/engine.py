@@ -27,7 +27,8 @@ from hedgerow.edge_agent.inference.loader import load
 from hedgerow.edge_agent.inference.prediction import Prediction
 from hedgerow.edge_agent.inference.served import RetiredError, Served
 from hedgerow.edge_agent.inference.tasks import make_task
-from hedgerow.shared.errors import ContentError
+from hedgerow.shared.bundle import Artefact
+from hedgerow.shared.errors import ContentError, HedgerowError
 from hedgerow.shared.messages import BundleReport, LatencyHistogram
 from hedgerow.shared.profile import DeviceProfile
 from hedgerow.shared.scoring import Fitted
@@ -109,8 +110,13 @@ class Engine:
                 f"model {manifest.model} takes {manifest.input.name} {manifest.input.dtype} {manifest.input.shape}; "
                 f"this device has {have}"
             )
-        task = make_task(manifest, self._profile, self._fitted_file(bundle))
-        served = Served(bundle, load(bundle, self._profile), task)
+        loaded = load(bundle, self._profile)
+        try:
+            task = make_task(manifest, self._profile, self._fitted_file(bundle, loaded.artefact))
+        except HedgerowError:
+            loaded.runtime.close()
+            raise
+        served = Served(bundle, loaded, task)
         self._fit_one(manifest.input.name, served)
         return served
 
@@ -148,9 +154,11 @@ class Engine:
         for link in retired:
             link.retire()
 
-    def predict(self, spec: str, sample: Array) -> Prediction:
+    def predict(self, spec: str, sample: Array, *, live: bool = False) -> Prediction:
         """Return the answer for one raw sample of ``spec``.
 
+        ``live`` is for the device's own telemetry in order of time: where a bundle's rule follows the machine, such
+        samples move what counts as normal. Questions that somebody asks do not.
         Raises ContentError if there is no such spec, or the sample is not of it or not finite: the caller's fault.
         Whatever fails in a model instead falls through the chain, with its reason in ``detail``.
         """
@@ -164,7 +172,7 @@ class Engine:
         self._fit_if_due(spec)
         while True:
             try:
-                outcome = self._chains[spec].answer(sample)
+                outcome = self._chains[spec].answer(sample, live)
                 break
             except RetiredError:
                 continue
@@ -218,10 +226,11 @@ class Engine:
     def _put(self, name: str, chain: Chain) -> None:
         self._chains = MappingProxyType({**self._chains, name: chain})
 
-    def _fitted_file(self, bundle: BundleFolder) -> FittedFile[Fitted]:
+    def _fitted_file(self, bundle: BundleFolder, artefact: Artefact) -> FittedFile[Fitted]:
         folder = bundle.folder.resolve().parent
         prune(folder, "fitted-*.json")
-        key = f"{bundle.identity}/{self._profile.name}/{self._profile.version}"
+        # the artefact too: its own quantisation error is part of what was fitted
+        key = f"{bundle.identity}/{artefact.file}/{self._profile.name}/{self._profile.version}"
         return FittedFile(folder / f"fitted-{bundle.identity[:16]}.json", key, Fitted)
 
     def _fit_if_due(self, spec: str) -> None:

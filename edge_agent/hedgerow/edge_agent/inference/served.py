@@ -62,8 +62,8 @@ class Served:
             self._check_here()
             self._task.fit(samples, self._predict)
 
-    def answer(self, sample: Array) -> Answer:
-        """Return the answer for one raw sample.
+    def answer(self, sample: Array, live: bool) -> Answer:
+        """Return the answer for one raw sample; ``live`` as for ``Task.answer``.
 
         Raises ContentError if the model's output is not finite or the engine fails, RetiredError.
         """
@@ -74,7 +74,7 @@ class Served:
                 output = self._runtime.infer(self._task.prepare(sample))
                 if not np.isfinite(output).all():
                     raise ContentError("the model answered with values that are not finite")
-                answer = self._task.answer(sample, output)
+                answer = self._task.answer(sample, output, live)
             except ContentError:
                 self._failures += 1
                 raise
@@ -87,9 +87,12 @@ class Served:
             return self._histogram.snapshot()
 
     def retire(self) -> None:
-        """Wait for the answer in progress, then free the engine."""
+        """Wait for the answer in progress, keep what live samples have moved, then free the engine."""
         with self._lock:
+            if self._retired:
+                return
             self._retired = True
+            self._task.keep()
             self._runtime.close()
 
     def _predict(self, x: Floats) -> Floats:

@@ -33,8 +33,14 @@ class Task(Protocol):
     def prepare(self, sample: Array) -> Floats:
         """Return model input ``(1, *shape)`` for one raw sample."""
 
-    def answer(self, sample: Array, output: Floats) -> Answer:
-        """Return the answer. Raises ContentError if the output means nothing."""
+    def answer(self, sample: Array, output: Floats, live: bool) -> Answer:
+        """Return the answer. ``live`` samples come in order of time and may move what counts as normal.
+
+        Raises ContentError if the output means nothing.
+        """
+
+    def keep(self) -> None:
+        """Keep on disk what live samples have moved."""
 
 
 class AnomalyTask:
@@ -51,6 +57,7 @@ class AnomalyTask:
         self._scorer = Scorer(manifest.scoring, profile)
         self._file = file
         self._fitted = file.read()
+        self._moved = False
 
     @property
     def ready(self) -> bool:
@@ -66,12 +73,20 @@ class AnomalyTask:
         """Return the scaled window."""
         return self._scorer.transform(sample[None], self._fitted)
 
-    def answer(self, sample: Array, output: Floats) -> Answer:
-        """Return score, threshold, alarm and attribution."""
+    def answer(self, sample: Array, output: Floats, live: bool) -> Answer:
+        """Return score, threshold, alarm and attribution; see ``Task``."""
         if self._fitted is None:
             raise ContentError("not fitted on this device yet")
-        found = self._scorer.score(sample, output, self._fitted)
+        found, following = self._scorer.judge(sample, output[0], self._fitted)
+        if live and following is not self._fitted:
+            self._fitted, self._moved = following, True
         return Answer(found.value, found.threshold, found.alarm, found.attribution)
+
+    def keep(self) -> None:
+        """Keep what is normal now; see ``Task``."""
+        if self._moved and self._fitted is not None:
+            self._file.write(self._fitted)
+            self._moved = False
 
 
 class ClassificationTask:
@@ -93,13 +108,16 @@ class ClassificationTask:
         """Return the image as the model takes it."""
         return self._transform(sample[None])
 
-    def answer(self, sample: Array, output: Floats) -> Answer:  # noqa: ARG002
+    def answer(self, sample: Array, output: Floats, live: bool) -> Answer:  # noqa: ARG002
         """Return the classes with their probabilities (softmax), likeliest first."""
         logits = output.reshape(-1).astype(np.float64)
         exponents = np.exp(logits - logits.max())
         likely = exponents / exponents.sum()
         order = np.argsort(-likely, kind="stable")
         return Answer(classes=tuple(ClassScore(int(n), self._labels[n], float(likely[n])) for n in order))
+
+    def keep(self) -> None:
+        """Nothing moves."""
 
 
 def make_task(manifest: Manifest, profile: DeviceProfile, file: FittedFile[Fitted]) -> Task:

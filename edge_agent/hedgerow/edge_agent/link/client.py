@@ -138,12 +138,15 @@ class DeviceClient:
             response = connection.getresponse()
             data = response.read(limits.MAX_CONTROL_BODY_BYTES + 1)
         finally:
-            connection.count(self._traffic)
+            connection.count(self._traffic, self._raw)
         if len(data) > limits.MAX_CONTROL_BODY_BYTES:
             self.close()
             raise ContentError(
                 f"{self.address}: the answer is larger than {limits.MAX_CONTROL_BODY_BYTES} bytes"
             )
+        if response.length:
+            self.close()
+            raise TransportError(f"{self.address}: broke off after {len(data)} bytes of its answer")
         if response.will_close or connection.outdated:
             self.close()
         return Answer(response.status, data)
@@ -154,9 +157,11 @@ class DeviceClient:
         if self._connection is not None and self._connection.outdated:
             self.close()
         if self._connection is None:
-            connection = _Connection(self.host, self.port, self._context, self._server_name)
+            context = self._context
+            connection = _Connection(self.host, self.port, context, self._server_name)
             connection.connect(self._keep_raw)
             with self._lock:
+                connection.outdated = context is not self._context
                 self._connection = connection
         return self._connection
 
@@ -196,9 +201,9 @@ class _Connection(http.client.HTTPConnection):
             raw.close()
             raise
 
-    def count(self, traffic: Traffic) -> None:
-        """Add to ``traffic`` what went over the wire since the last call."""
-        now = wire_bytes(self.sock) if self.sock is not None else None
+    def count(self, traffic: Traffic, raw: socket.socket | None) -> None:
+        """Add to ``traffic`` what went over the wire since the last call; ``raw`` is a descriptor that is still open."""
+        now = wire_bytes(raw) if raw is not None else None
         if now is not None:
             traffic.add(max(0, now[0] - self._counted[0]), max(0, now[1] - self._counted[1]))
             self._counted = now
@@ -221,7 +226,8 @@ def _refusal(answer: Answer, address: str) -> HedgerowError:
         said = msgspec.json.decode(answer.body, type=dict[str, str])
     except msgspec.DecodeError:
         said = {}
-    text = f"{address}: {said.get('detail', f'HTTP status {answer.status}')[:500]}"
+    reason = said.get("detail") or said.get("error") or f"HTTP status {answer.status}"
+    text = f"{address}: {reason[:500]}"
     if answer.status in (401, 403):
         return AuthError(text)
     if answer.status in (408, 425, 429) or answer.status >= 500:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import select
 import socket
 import threading
 from collections.abc import Callable, Mapping
@@ -53,9 +54,8 @@ class LocalApi:
         except OSError as error:
             raise TransportError(f"local API: port {port} cannot be opened: {error.strerror}") from error
         self.port = int(self._server.server_address[1])
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, name="hedgerow-local-api", daemon=True
-        )
+        self._stop_reader, self._stop_writer = socket.socketpair()
+        self._thread = threading.Thread(target=self._serve, name="hedgerow-local-api", daemon=True)
 
     @property
     def url(self) -> str:
@@ -68,12 +68,21 @@ class LocalApi:
 
     def stop(self, deadline_s: float = 5.0) -> bool:
         """Stop listening, then end the connections; return whether that took less than the deadline."""
+        self._stop_writer.close()
         if self._thread.ident is not None:
-            self._server.shutdown()
             self._thread.join(deadline_s)
         self._server.end_connections()
         self._server.server_close()
+        self._stop_reader.close()
         return not self._thread.is_alive()
+
+    def _serve(self) -> None:
+        """Accept until stopped; the base class's own loop would wake twice a second for nothing."""
+        while True:
+            ready, _, _ = select.select([self._server.socket, self._stop_reader], [], [])
+            if self._stop_reader in ready:
+                return
+            self._server.handle_request()
 
 
 class _BoundedServer(ThreadingHTTPServer):
@@ -82,6 +91,7 @@ class _BoundedServer(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
     request_queue_size = 16
+    timeout = 0.1
 
     def __init__(self, address: tuple[str, int], handler: type[Handler]) -> None:
         super().__init__(address, handler)

@@ -1,11 +1,9 @@
-"""The slots' disk: durable small writes, the symlink switch, and reading a slot back against its record."""
+"""The slots' disk: emptying a slot, and reading one back against its record."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import secrets
 import shutil
 from pathlib import Path
 from typing import TypeVar
@@ -14,46 +12,11 @@ import msgspec
 
 from hedgerow.edge_agent.slots.record import MAX_RECORD_BYTES, Installed, InstalledFile, decode_record
 from hedgerow.shared.errors import ContentError, IntegrityError, StorageError
+from hedgerow.shared.files import flush_folder
 
 RECORD = "installed.json"
 _CHUNK_BYTES = 1 << 20
 T = TypeVar("T", bound=msgspec.Struct)
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Put ``data`` at ``path`` whole or not at all. Raises StorageError."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        fsync_folder(path.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StorageError(f"{path}: cannot write: {error.strerror}") from error
-
-
-def point(link: Path, target: str) -> None:
-    """Make ``link`` a symlink to ``target`` by one atomic rename. Raises StorageError."""
-    temporary = link.with_name(f".{link.name}.{secrets.token_hex(4)}")
-    try:
-        temporary.symlink_to(target)
-        temporary.replace(link)
-        fsync_folder(link.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StorageError(f"{link}: cannot switch to {target}: {error.strerror}") from error
-
-
-def fsync_folder(folder: Path) -> None:
-    """Make the folder's entries durable. Raises OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def sweep(folder: Path) -> None:
@@ -68,7 +31,7 @@ def empty_slot(slot: Path) -> None:
     try:
         (slot / RECORD).unlink(missing_ok=True)
         if slot.is_dir():
-            fsync_folder(slot)
+            flush_folder(slot)
             shutil.rmtree(slot)
     except OSError as error:
         raise StorageError(f"{slot}: cannot empty the slot: {error.strerror}") from error

@@ -18,6 +18,7 @@ import msgspec
 from hedgerow.edge_agent.slots import disk
 from hedgerow.edge_agent.slots.record import Confirmed, Installed, InstalledFile, encode_record
 from hedgerow.shared.errors import ConfigError, ContentError, IntegrityError, StorageError
+from hedgerow.shared.files import flush_folder, point_to, write_atomically
 
 SLOT_NAMES = ("a", "b")
 ACTIVE = "active"
@@ -92,7 +93,7 @@ class Slots:
                 self._step("empty-incoming")
                 disk.empty_slot(self.incoming)
                 self.incoming.mkdir(parents=True)
-                disk.write_durably(marker, manifest_sha256.encode("ascii"))
+                write_atomically(marker, manifest_sha256.encode("ascii"))
         except OSError as error:
             raise StorageError(f"{self.incoming}: cannot prepare: {error.strerror}") from error
         return self.incoming
@@ -105,7 +106,7 @@ class Slots:
         installed = Installed(self.model, version, manifest_sha256, dict(files))
         disk.verify_slot(self.incoming, installed)
         self._step("seal")
-        disk.write_durably(self.incoming / disk.RECORD, encode_record(installed))
+        write_atomically(self.incoming / disk.RECORD, encode_record(installed))
         return installed
 
     def discard_incoming(self) -> None:
@@ -124,7 +125,7 @@ class Slots:
             found = self._move_in()
         if found.name != self._active_name():
             self._step("switch")
-            disk.point(self.folder / ACTIVE, found.name)
+            point_to(self.folder / ACTIVE, found)
         self._step("done")
         return found
 
@@ -155,7 +156,7 @@ class Slots:
         if other is None:
             return Choice(None, None, "none", f"slot {name}: {fault}; slot {idle.name}: {other_fault}")
         self._step("fall-back")
-        disk.point(self.folder / ACTIVE, idle.name)
+        point_to(self.folder / ACTIVE, idle)
         return Choice(idle, other, "previous", f"slot {name}: {fault}")
 
     def confirmed(self) -> Confirmed | None:
@@ -177,7 +178,7 @@ class Slots:
         if known is None or installed.version > known.version:
             self._step("confirm")
             record = Confirmed(installed.version, installed.manifest_sha256)
-            disk.write_durably(self.folder / CONFIRMED, encode_record(record))
+            write_atomically(self.folder / CONFIRMED, encode_record(record))
 
     def _move_in(self) -> Path:
         idle = self.idle()
@@ -187,7 +188,7 @@ class Slots:
         try:
             (self.incoming / ".filling").unlink(missing_ok=True)
             self.incoming.rename(idle)
-            disk.fsync_folder(self.folder)
+            flush_folder(self.folder)
         except OSError as error:
             raise StorageError(f"{idle}: cannot move the bundle in: {error.strerror}") from error
         return idle

@@ -10,6 +10,9 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from hedgerow.edge_agent.config import AgentConfig
+from hedgerow.edge_agent.home import AgentHome
+from hedgerow.shared import limits
 from hedgerow.shared.errors import ConfigError
 
 
@@ -63,3 +66,29 @@ class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(f"broker certificate files cannot be used: {error}") from error
         return context
+
+
+def broker_settings(config: AgentConfig, home: AgentHome) -> BrokerSettings:
+    """Return the settings of an agent's ``[mqtt]`` table. Raises ConfigError if they contradict, or a file is missing."""
+    mqtt = config.mqtt
+    if (mqtt.tls == "none") == mqtt.url.startswith("mqtts:"):
+        raise ConfigError(f"{home.config}: mqtt.tls = {mqtt.tls!r} does not go with mqtt.url = {mqtt.url!r}")
+    fleet = mqtt.tls == "fleet"
+    return BrokerSettings(
+        url=mqtt.url,
+        client_id=config.device,
+        topic_prefix=f"hedgerow/v1/{config.device}",
+        username=mqtt.username or None,
+        password=_password(home.path / mqtt.password_file) if mqtt.password_file else None,
+        ca_file=str(home.ca) if fleet else None,
+        certificate_file=str(home.certificate) if fleet else None,
+        key_file=str(home.key) if fleet else None,
+    )
+
+
+def _password(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8") as file:
+            return file.read(limits.MAX_TOKEN_BYTES).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"mqtt.password_file: {path} cannot be read: {error}") from error

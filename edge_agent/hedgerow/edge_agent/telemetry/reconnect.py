@@ -48,8 +48,10 @@ class VersionChoice:
     A broker that cannot be reached at all says nothing about versions.
     """
 
+    first: Version = "5"
+
     def __init__(self) -> None:
-        self.version: Version = "5"
+        self.version = self.first
         self._failures = 0
 
     def accepted(self) -> None:

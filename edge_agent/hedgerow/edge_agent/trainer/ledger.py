@@ -85,6 +85,10 @@ class DeviceLedger:
         """Return the hash of the last entry, in hexadecimal: it commits to the whole ledger and tells nothing of it."""
         return self._chain.head.hex()
 
+    def length(self) -> int:
+        """Return how many entries the ledger has: it only grows."""
+        return self._chain.length
+
     def state(self) -> LedgerState:
         """Return what the entries add up to, including those that other processes appended."""
         self._catch_up()

@@ -43,13 +43,13 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc]
         Norms are taken in float64 and the factor is a hair below C / norm, so that rounding does not exceed C.
         """
         samples = self.grad_samples
-        squares = sum(
-            sample.reshape(len(sample), parameter.numel()).double().square().sum(dim=1)
+        each = [
+            torch.linalg.vector_norm(
+                sample.reshape(len(sample), parameter.numel()), dim=1, dtype=torch.float64
+            )
             for parameter, sample in zip(self.params, samples, strict=True)
-        )
-        if not isinstance(squares, torch.Tensor):
-            raise TypeError("no parameter has per-example gradients")
-        norms = squares.sqrt()
+        ]
+        norms = torch.linalg.vector_norm(torch.stack(each), dim=0)
         factor = (self.max_grad_norm / norms.clamp(min=1e-30)).clamp(max=1.0) * _SLACK
         counted = torch.isfinite(norms)
         all_counted = bool(counted.all())

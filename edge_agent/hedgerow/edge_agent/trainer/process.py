@@ -18,6 +18,7 @@ from hedgerow.edge_agent.config import AgentConfig, read_config
 from hedgerow.edge_agent.home import AgentHome
 from hedgerow.edge_agent.trainer.exits import Exit
 from hedgerow.edge_agent.trainer.fleet_node import FleetNode
+from hedgerow.edge_agent.trainer.ledger import DeviceLedger
 from hedgerow.edge_agent.trainer.loop import serve
 from hedgerow.shared.errors import (
     AuthError,
@@ -94,9 +95,10 @@ def _parser() -> argparse.ArgumentParser:
 def _run(home: AgentHome, job_id: str, connect: Connect) -> None:
     config = read_config(home.config)
     _be_modest(config)
+    ledger = DeviceLedger(home.ledger)
     node = connect(home, config, job_id)
     try:
-        session = open_session(home, config, job_id, node.fetch_model)
+        session = open_session(home, config, job_id, ledger, node.fetch_model)
         serve(node, session.answer)
     finally:
         node.close()
@@ -122,17 +124,18 @@ def _be_modest(config: AgentConfig) -> None:
     torch.set_num_threads(trainer.threads)
 
 
-def open_session(home: AgentHome, config: AgentConfig, job_id: str, fetch_model: FetchModel) -> Session:
-    """Return the session of a job over the device's own stores. Raises StorageError, IntegrityError, ConfigError."""
+def open_session(
+    home: AgentHome, config: AgentConfig, job_id: str, ledger: DeviceLedger, fetch_model: FetchModel
+) -> Session:
+    """Return the session of a job over the device's own samples. Raises ConfigError for a profile that is wrong."""
     from hedgerow.edge_agent.samples.store import SampleStore
-    from hedgerow.edge_agent.trainer.ledger import DeviceLedger
     from hedgerow.edge_agent.trainer.session import Session
     from hedgerow.models.recipe import find_recipe
 
     return Session(
         job_id,
         open_samples=lambda: SampleStore(home.samples, max_bytes=0, max_age_s=None, read_only=True),
-        ledger=DeviceLedger(home.ledger),
+        ledger=ledger,
         find_recipe=find_recipe,
         profile=_profile(home, config),
         fetch_model=fetch_model,

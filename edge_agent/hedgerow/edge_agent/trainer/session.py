@@ -136,7 +136,10 @@ class Session:
         return _reply(instruction, payload, n_samples=result.n_samples, metrics=metrics), payload
 
     def _unprotected_range(self, instruction: TrainInstruction, recipe: Recipe) -> SampleRange:
-        known = self._ledger.state().unprotected.get(self._job_id)
+        state = self._ledger.state()
+        if self._job_id in state.jobs:
+            raise DeclinedError(Code.CHANGED, "this job began with privacy")
+        known = state.unprotected.get(self._job_id)
         if known is not None:
             return known.samples
         chosen = self._snapshot(instruction, recipe)
@@ -154,17 +157,21 @@ class Session:
         request = plan.exchange_digest(instruction)
         stored = self._ledger.reserve(self._job_id, instruction.round, instruction.exchange, request)
         if stored is not None:
-            return _reply(instruction, stored.payload, head=stored.head), stored.payload
+            reply = _reply(instruction, stored.payload, head=stored.head, length=self._ledger.length())
+            return reply, stored.payload
         delta = self._private.train(model, instruction.training, plan.steps_of(opened))
         payload = pack(delta, instruction.packing)
         head = self._ledger.release(self._job_id, instruction.round, instruction.exchange, request, payload)
-        return _reply(instruction, payload, head=head), payload
+        return _reply(instruction, payload, head=head, length=self._ledger.length()), payload
 
     def _open_private(
         self, instruction: TrainInstruction, recipe: Recipe
     ) -> tuple[JobOpened, TrainingSet | None]:
         """Return the job's plan, made now if this is its first round, and the examples if they were read for it."""
-        account = self._ledger.state().jobs.get(self._job_id)
+        state = self._ledger.state()
+        if self._job_id in state.unprotected:
+            raise DeclinedError(Code.CHANGED, "this job began without privacy")
+        account = state.jobs.get(self._job_id)
         if account is not None:
             if account.opened.request != self._request:
                 raise DeclinedError(Code.CHANGED, "the ledger holds this job with another request")
@@ -237,6 +244,7 @@ def _reply(
     n_samples: int | None = None,
     metrics: dict[str, float] | None = None,
     head: str | None = None,
+    length: int | None = None,
     error: str | None = None,
 ) -> TrainReply:
     """Return the reply's header. ε and δ are those asked for: what was really spent would tell how many examples."""
@@ -253,6 +261,7 @@ def _reply(
         metrics=metrics or {},
         error=error,
         ledger_head=head,
+        ledger_length=length,
         epsilon=instruction.privacy.epsilon if private else None,
         delta=instruction.privacy.delta if private else None,
     )

@@ -31,7 +31,7 @@ class Wanted(msgspec.Struct, frozen=True):
 class Limits(msgspec.Struct, frozen=True):
     """How stubborn a download is. ``deadline_s`` bounds one file in all, so that a trickle ends too."""
 
-    tries: int = 6
+    tries: int = 5
     backoff_s: float = 0.2
     backoff_max_s: float = 10.0
     deadline_s: float = 900.0

@@ -92,8 +92,9 @@ class UpdateResult(msgspec.Struct, frozen=True):
 
     @property
     def retry(self) -> bool:
-        """Tell whether the same update may succeed later without anyone changing anything."""
-        return self.exit_code in (ExitCode.TRANSPORT, ExitCode.CLOCK, ExitCode.STORAGE)
+        """Tell whether the same update may succeed later without a new order: expired signatures are renewed too."""
+        passing = (ExitCode.TRANSPORT, ExitCode.CLOCK, ExitCode.STORAGE)
+        return self.exit_code in passing or self.reason == "expired"
 
     @property
     def exit_code(self) -> ExitCode:

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from hedgerow.edge_agent.clock import read_last_known_us
 from hedgerow.edge_agent.home import AgentHome
 from hedgerow.edge_agent.slots import Slots, may_install
 from hedgerow.edge_agent.slots.record import InstalledFile
-from hedgerow.edge_agent.updater import clock
+from hedgerow.edge_agent.updater.clock import is_behind
 from hedgerow.edge_agent.updater.download import Downloader, Fetched
 from hedgerow.edge_agent.updater.errors import UpdateError
 from hedgerow.edge_agent.updater.https import Https
@@ -48,7 +49,6 @@ def stage(
         try:
             trusted = TrustedBundles(https, base_url, root=home.tuf_root, metadata=home.tuf_metadata)
             trusted.refresh()
-            clock.advance(home.clock, _now_us())
             signed = trusted.file(target.model, target.version, MANIFEST)
             if verdict == "needs-signed-leave" and not signed.rollback_ok:
                 raise UpdateError("rollback-refused", f"version {target.version}: going back is not signed")
@@ -138,8 +138,7 @@ def _read_manifest(path: Path, target: BundleTarget) -> Manifest:
 
 
 def _check_clock(path: Path) -> None:
-    known = clock.read_known(path)
-    if clock.is_behind(_now_us(), known):
+    if is_behind(time.time_ns() // 1000, read_last_known_us(path)):
         raise UpdateError(
             "clock-behind", "the clock stands before the last known time; waiting for time synchronisation"
         )
@@ -169,10 +168,6 @@ def _check_space(folder: Path, files: list[SignedFile]) -> None:
 
 def _plain_hash(text: str) -> bool:
     return len(text) == 64 and all(character in "0123456789abcdef" for character in text)
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1000
 
 
 def _result(reason: str, target: BundleTarget, folder: Path, cost: Fetched) -> UpdateResult:

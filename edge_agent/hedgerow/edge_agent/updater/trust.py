@@ -81,24 +81,31 @@ class TrustedBundles:
             raise UpdateError(
                 "usage", f"{root}: no trust to start from; join the fleet first: {error}"
             ) from error
-        try:
-            self._updater = Updater(
-                str(metadata),
-                f"{base_url}/v1/device/tuf/metadata",
-                fetcher=MtlsFetcher(https),
-                bootstrap=bootstrap,
-            )
-        except RepositoryError as error:
-            raise UpdateError("untrusted", f"{root}: not a root of trust: {error}") from error
-        except OSError as error:
-            raise _storage(error) from error
+        self._https, self._base_url = https, base_url
+        self._bootstrap, self._metadata = bootstrap, metadata
+        self._updater: Updater | None = None
 
     def refresh(self) -> None:
         """Fetch and verify the metadata.
 
+        A refusal is looked at once more from the root on: keys may have changed between two of the files.
         Raises UpdateError: ``expired``, ``untrusted``, ``unreachable``, ``disk-full`` or ``storage``.
         """
         try:
+            self._refresh()
+        except UpdateError as error:
+            if error.reason != "untrusted":
+                raise
+            self._refresh()
+
+    def _refresh(self) -> None:
+        try:
+            self._updater = Updater(
+                str(self._metadata),
+                f"{self._base_url}/v1/device/tuf/metadata",
+                fetcher=MtlsFetcher(self._https),
+                bootstrap=self._bootstrap,
+            )
             self._updater.refresh()
         except (RepositoryError, DownloadError) as error:
             raise UpdateError(refusal(error), f"{type(error).__name__}: {error}") from error
@@ -108,6 +115,8 @@ class TrustedBundles:
     def file(self, model: str, version: int, name: str) -> SignedFile:
         """Return what is signed about one file of a bundle. Raises UpdateError ``not-listed``, ``untrusted``."""
         path = f"bundles/{model}/{version}/{name}"
+        if self._updater is None:
+            raise UpdateError("untrusted", "nothing is trusted before a refresh")
         try:
             info = self._updater.get_targetinfo(path)
         except (RepositoryError, DownloadError) as error:

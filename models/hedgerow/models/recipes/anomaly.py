@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 PUBLIC_MACHINES: Final = 8
 WINDOWS_PER_MACHINE: Final = 60
-CALIBRATION: Final = 128
+CALIBRATION: Final = 64
+RANGE_WINDOWS: Final = 192
 GOLDEN: Final = 4
 Width = Annotated[int, Meta(ge=1, le=4096)]
 Positive = Annotated[float, Meta(gt=0)]
@@ -43,7 +44,7 @@ class AnomalyParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     ``channels`` are the profile's, in its order. ``scaling`` must be ``public`` in a job with privacy.
     """
 
-    rows: Annotated[int, Meta(ge=2, le=limits.MAX_WINDOW_ROWS)] = 32
+    rows: Annotated[int, Meta(ge=2, le=limits.MAX_WINDOW_ROWS)] = 16
     channels: Annotated[tuple[str, ...], Meta(min_length=1, max_length=limits.MAX_CHANNELS)] = CHANNELS
     hidden: Width = 32
     code: Width = 8
@@ -152,16 +153,21 @@ class AnomalyAutoencoder:
         return TrainingSet(scorer.transform_with(windows, scorer.fit_scaling(windows)), None)
 
     def public_set(self, parameters: Parameters) -> PublicSet:
-        """Return windows of simulated pumps; ``y`` is 1 where a fault is in the window."""
+        """Return windows of simulated pumps; ``y`` is 1 where a fault is in the window.
+
+        Calibration adds synthetic windows that fill the whole input range, clip to clip: a real machine's shapes are
+        not the simulator's, and int8 ranges taken from the simulator alone would cut them.
+        """
         read = self._read(parameters)
         machines = [public_machine(n, read.rows, WINDOWS_PER_MACHINE) for n in range(PUBLIC_MACHINES)]
         parts = [_prepared(machine, read) for machine in machines]
         normal, faulty = (np.concatenate([part[n] for part in parts]) for n in (0, 1))
-        x = np.concatenate([normal, faulty])
-        y = np.repeat(np.array([0, 1], np.int64), [len(normal), len(faulty)])
+        x = np.concatenate([normal, faulty, _range_windows(read)])
+        y = np.repeat(np.array([0, 1, 1], np.int64), [len(normal), len(faulty), RANGE_WINDOWS])
         order = np.random.default_rng(7).permutation(len(normal))
         golden = np.concatenate([order[: GOLDEN - 1], [len(normal)]])
-        calibration = order[GOLDEN - 1 : GOLDEN - 1 + CALIBRATION]
+        ranges = np.arange(len(x) - RANGE_WINDOWS, len(x))
+        calibration = np.concatenate([order[GOLDEN - 1 : GOLDEN - 1 + CALIBRATION], ranges])
         return PublicSet(x, y, calibration.astype(np.int64), golden.astype(np.int64))
 
     def score(self, predict: Predict, public: PublicSet, parameters: Parameters) -> dict[str, float]:  # noqa: ARG002
@@ -210,6 +216,18 @@ def _prepared(machine: PublicMachine, read: AnomalyParameters) -> tuple[Floats, 
     normal, faulty = mixed(machine.normal, read.channels), mixed(machine.faulty, read.channels)
     scales = scorer.fit_scaling(normal)
     return scorer.transform_with(normal, scales), scorer.transform_with(faulty, scales)
+
+
+def _range_windows(read: AnomalyParameters) -> Floats:
+    """Return noise of many sizes about levels anywhere in the input range, ``(RANGE_WINDOWS, rows, channels)``."""
+    rng = np.random.default_rng(11)
+    channels, clip = len(read.channels), read.clip
+    size = rng.uniform(0.1, 0.6, (RANGE_WINDOWS, 1, channels)) * clip
+    level = rng.uniform(-clip, clip, (RANGE_WINDOWS, 1, channels))
+    windows = level + size * rng.standard_normal((RANGE_WINDOWS, read.rows, channels))
+    if read.centring == "window":
+        windows -= windows.mean(axis=1, keepdims=True)
+    return np.asarray(np.clip(windows, -clip, clip), np.float32)
 
 
 def area_under_curve(positive: npt.NDArray[np.float64], negative: npt.NDArray[np.float64]) -> float:

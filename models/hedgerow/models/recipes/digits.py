@@ -40,8 +40,8 @@ MIN_PER_DEVICE: Final = 20
 class DigitsParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a job may choose: filters of the two convolutions and the width of the layer after them."""
 
-    filters: Annotated[int, Meta(ge=2, le=64)] = 12
-    width: Annotated[int, Meta(ge=4, le=256)] = 32
+    filters: Annotated[int, Meta(ge=2, le=64)] = 20
+    width: Annotated[int, Meta(ge=4, le=256)] = 48
 
 
 @dataclass(frozen=True)

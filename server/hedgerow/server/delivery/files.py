@@ -1,4 +1,4 @@
-"""Writes that a crash leaves whole or undone: temporary file in the same folder, fsync, atomic rename."""
+"""Puts large files that never change into the repository without a second copy where the disk can share them."""
 
 from __future__ import annotations
 
@@ -8,21 +8,7 @@ import secrets
 from pathlib import Path
 
 from hedgerow.shared.errors import StorageError
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Put ``data`` at ``path``, replacing what is there. Raises StorageError; the old content then stays."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        fsync_folder(path.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StorageError(f"{path}: cannot write {len(data)} bytes: {error.strerror}") from error
+from hedgerow.shared.files import flush_folder, write_atomically
 
 
 def link_or_copy(source: Path, path: Path) -> None:
@@ -36,19 +22,10 @@ def link_or_copy(source: Path, path: Path) -> None:
         os.link(source, temporary)
         temporary.replace(path)
         temporary.unlink(missing_ok=True)  # rename(2) does nothing where both are links to one file
-        fsync_folder(path.parent)
+        flush_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         if error.errno in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP):
             write_atomically(path, source.read_bytes())
             return
         raise StorageError(f"{path}: cannot link {source}: {error.strerror}") from error
-
-
-def fsync_folder(folder: Path) -> None:
-    """Make the folder's entries durable. Raises OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -14,8 +14,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from securesystemslib.signer import CryptoSigner
 
-from hedgerow.server.delivery.files import fsync_folder
 from hedgerow.shared.errors import StorageError
+from hedgerow.shared.files import flush_folder
 
 ROLES = ("root", "targets", "snapshot", "timestamp")
 MAX_KEY_FILE_BYTES = 16 * 1024
@@ -38,7 +38,7 @@ class KeyFolder:
                 file.write(signer.private_bytes)
                 file.flush()
                 os.fsync(file.fileno())
-            fsync_folder(self.folder)
+            flush_folder(self.folder)
         except OSError as error:
             raise StorageError(f"{path}: cannot store the key: {error.strerror}") from error
         return signer

@@ -18,10 +18,11 @@ from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
 from hedgerow.server.delivery import freshness, metadata, paths
-from hedgerow.server.delivery.files import link_or_copy, write_atomically
+from hedgerow.server.delivery.files import link_or_copy
 from hedgerow.server.delivery.keys import ROLES, KeyFolder
 from hedgerow.server.registry.service import OpenedBundle
 from hedgerow.shared.errors import AuthError, StorageError
+from hedgerow.shared.files import write_atomically
 
 KEPT_VERSIONS = 8
 

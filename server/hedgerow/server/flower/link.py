@@ -248,6 +248,9 @@ class FlowerLink:
 
     async def release(self, reply: Reply) -> None:
         """Free the reply's objects and give its upload slot to the next device. Idempotent."""
+        # The caller may hold the reply for longer; its bytes must go now, because the next device gets their room.
+        if isinstance(reply.payload, list):
+            reply.payload.clear()
         job = self._by_message.get(reply.message_id)
         if job is not None and reply.message_id in job.unreleased:
             self._forget(job, reply.message_id, "duplicate")
@@ -316,7 +319,8 @@ class FlowerLink:
             decoded = messages.Decoded(None, (), str(error))
             self.counters["malformed"] += 1
         n_bytes = entry.received_bytes or sum(len(part) for part in decoded.payload)
-        reply = Reply(entry.device, instruction_id, decoded.header, decoded.payload, n_bytes, decoded.error)
+        payload = list(decoded.payload)
+        reply = Reply(entry.device, instruction_id, decoded.header, payload, n_bytes, decoded.error)
         job.unreleased[instruction_id] = entry
         job.put(reply)
 

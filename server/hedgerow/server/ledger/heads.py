@@ -1,25 +1,23 @@
 """Does a device's ledger go forward? A pure rule over the last head it committed and the one it shows now.
 
-A device's ledger reserves before it trains and is durable, so that its head moves with every update and its ε never
-falls. One that shows the old head again in a later round trained without charging; one whose ε fell was restored from
-a backup. Either way its ε is no longer an upper bound, and its updates no longer count in the job.
+A device's ledger is durable and append-only: it reserves before it trains, so that it is longer with every round, and
+its ε never falls. One that did not grow trained without charging, one that shrank was restored from a backup. Either way
+its ε is no longer an upper bound, and its updates no longer count in the job.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import msgspec
-from msgspec import Meta
 
 _SLACK = 1e-9
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """What a device commits to with one update of ``round``: its ledger's hash and the (ε, δ) it states."""
+    """What a device commits to with one update of ``round``: its ledger's hash, its entries, the (ε, δ) it states."""
 
     round: int
-    head: Annotated[str, Meta(max_length=64)]
+    head: str
+    length: int
     epsilon: float
     delta: float
 
@@ -39,7 +37,11 @@ def check_forward(known: Claim | None, shown: Claim) -> None:
         raise LedgerRegressedError(
             f"ε fell from {known.epsilon:.6g} (round {known.round}) to {shown.epsilon:.6g} (round {shown.round})"
         )
-    if shown.head == known.head and shown.round > known.round:
+    if shown.length < known.length:
         raise LedgerRegressedError(
-            f"round {shown.round} shows the ledger head of round {known.round}: nothing was charged in between"
+            f"the ledger had {known.length} entries in round {known.round} and has {shown.length} in round {shown.round}"
+        )
+    if shown.round > known.round and (shown.length == known.length or shown.head == known.head):
+        raise LedgerRegressedError(
+            f"the ledger of round {shown.round} is that of round {known.round}: nothing was charged in between"
         )

@@ -16,8 +16,12 @@ def read_heads(session: Session, job_id: str) -> dict[str, Claim]:
             LedgerHeadRow.device,
             LedgerHeadRow.round,
             LedgerHeadRow.head,
+            LedgerHeadRow.length,
             LedgerHeadRow.epsilon,
             LedgerHeadRow.delta,
         ).where(LedgerHeadRow.job_id == job_id)
     )
-    return {device: Claim(round, head, epsilon, delta) for device, round, head, epsilon, delta in rows}
+    return {
+        device: Claim(round, head, length, epsilon, delta)
+        for device, round, head, length, epsilon, delta in rows
+    }

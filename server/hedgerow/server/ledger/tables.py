@@ -11,7 +11,7 @@ from hedgerow.server.store.database import Base
 
 
 class LedgerHeadRow(Base):
-    """A device's last committed claim in one job: the hash of its ledger file and the ε and δ that it states."""
+    """A device's last committed claim in one job: the hash and length of its ledger file, the ε and δ that it states."""
 
     __tablename__ = "ledger_heads"
 
@@ -19,6 +19,7 @@ class LedgerHeadRow(Base):
     device: Mapped[str] = mapped_column(String(64), primary_key=True)
     round: Mapped[int] = mapped_column(Integer)
     head: Mapped[str] = mapped_column(String(64))
+    length: Mapped[int] = mapped_column(Integer)
     epsilon: Mapped[float] = mapped_column(Float)
     delta: Mapped[float] = mapped_column(Float)
     updated_at: Mapped[datetime] = mapped_column(DateTime)

@@ -97,7 +97,9 @@ class TrainExchange:
         accepted = rules.check_header(
             question.job, question.job_id, question.round, self.index, question.n_parameters, reply, header
         )
-        claim = self._check_claim(key, header)
+        claim = accepted.claim
+        if claim is not None:
+            self._check_forward(key.device, claim)
         update = Update(key.device, reply.payload, accepted.weight, accepted.loss)
         # A small update is added sooner than a thread could be woken for it.
         if reply.n_bytes <= _INLINE_ADD_BYTES:
@@ -122,20 +124,12 @@ class TrainExchange:
         """Return the devices' training metrics, averaged as the updates are; empty with privacy."""
         return {name: total / self._metric_weights[name] for name, total in sorted(self._metrics.items())}
 
-    def _check_claim(self, key: Key, header: TrainReply) -> Claim | None:
-        if self._question.job.privacy.mode == "none":
-            return None
-        if header.ledger_head is None or header.epsilon is None or header.delta is None:
-            raise UpdateRejectedError("malformed", "an update of a private job needs a ledger claim")
-        if len(header.ledger_head) > 64:
-            raise UpdateRejectedError("malformed", "ledger_head is longer than 64 characters")
-        claim = Claim(key.round, header.ledger_head, header.epsilon, header.delta)
+    def _check_forward(self, device: str, claim: Claim) -> None:
         try:
-            check_forward(self._heads.get(key.device), claim)
+            check_forward(self._heads.get(device), claim)
         except LedgerRegressedError as error:
-            self._regressed(key.device, str(error))
+            self._regressed(device, str(error))
             raise UpdateRejectedError("ledger-regressed", str(error)) from error
-        return claim
 
     def _add_metrics(self, metrics: dict[str, float], weight: float) -> None:
         for name, value in metrics.items():

@@ -9,12 +9,14 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
+from hedgerow.server.ledger.heads import Claim
 from hedgerow.server.rounds.link import Reply
 from hedgerow.shared import limits
 from hedgerow.shared.errors import UpdateRejectedError
 from hedgerow.shared.job import Job, TrainReply
 
 EPSILON_SLACK = 1e-6
+_MAX_HEAD_CHARS = 64
 
 
 class Release(Enum):
@@ -26,11 +28,12 @@ class Release(Enum):
 
 
 class Accepted(NamedTuple):
-    """What the job's rules let count of a reply; the bytes are still to be checked."""
+    """What the job's rules let count of a reply; the bytes are still to be checked. ``claim`` is for privacy alone."""
 
     weight: float
     loss: float | None
     metrics: dict[str, float]
+    claim: Claim | None
 
 
 def may_release(job: Job, counted: int) -> Release:
@@ -62,8 +65,7 @@ def check_header(
         )
     _check_size(header, reply)
     if job.privacy.mode == "example":
-        _check_claim(job, header)
-        return Accepted(1.0, None, {})
+        return Accepted(1.0, None, {}, _claim(job, header))
     return _accept_open(job, header)
 
 
@@ -75,12 +77,15 @@ def _check_size(header: TrainReply, reply: Reply) -> None:
         raise UpdateRejectedError("wrong-size", f"{size} bytes came, the header says {header.update_bytes}")
 
 
-def _check_claim(job: Job, header: TrainReply) -> None:
-    """Check that the device commits to a ledger and claims no more than the job allows."""
-    if not header.ledger_head or header.epsilon is None or header.delta is None:
+def _claim(job: Job, header: TrainReply) -> Claim:
+    """Return what the device commits to, which is no more than the job allows."""
+    head, length = header.ledger_head, header.ledger_length
+    if not head or length is None or header.epsilon is None or header.delta is None:
         raise UpdateRejectedError(
-            "malformed", "an update of a private job needs ledger_head, epsilon and delta"
+            "malformed", "an update of a private job needs ledger_head, ledger_length, epsilon and delta"
         )
+    if len(head) > _MAX_HEAD_CHARS or not 0 < length < 2**31:
+        raise UpdateRejectedError("malformed", "ledger_head or ledger_length is out of its range")
     if job.privacy.epsilon is None or job.privacy.delta is None:
         raise UpdateRejectedError("malformed", "the job names no epsilon and delta to compare with")
     if not 0 <= header.epsilon <= job.privacy.epsilon + EPSILON_SLACK:
@@ -91,17 +96,18 @@ def _check_claim(job: Job, header: TrainReply) -> None:
         raise UpdateRejectedError(
             "over-budget", f"claims δ = {header.delta:.3g}, the job allows {job.privacy.delta:.3g}"
         )
+    return Claim(header.round, head, length, header.epsilon, header.delta)
 
 
 def _accept_open(job: Job, header: TrainReply) -> Accepted:
     metrics = {name[:64]: value for name, value in list(header.metrics.items())[:32]}
     loss = metrics.get("loss")
     if job.strategy.weighting == "uniform":
-        return Accepted(1.0, loss, metrics)
+        return Accepted(1.0, loss, metrics, None)
     n = header.n_samples
     if n is None or not 1 <= n <= job.training.max_samples:
         raise UpdateRejectedError(
             "malformed",
             f"n_samples is {n}; a job weighted by samples needs 1 to {job.training.max_samples}",
         )
-    return Accepted(float(n), loss, metrics)
+    return Accepted(float(n), loss, metrics, None)

@@ -7,6 +7,7 @@ check. Both are upper bounds. dp-accounting is loaded on first use.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -118,7 +119,10 @@ def _between(low: tuple[float, float], high: tuple[float, float], target: float)
     return float(low[0] * (high[0] / low[0]) ** min(max(share, 0.02), 0.98))
 
 
-def _epsilon(events: Sequence[PrivacyEvent], delta: float, accountant: Accountant, interval: float) -> float:
+@functools.lru_cache(maxsize=1024)
+def _epsilon(
+    events: tuple[PrivacyEvent, ...], delta: float, accountant: Accountant, interval: float
+) -> float:
     if not 0 < delta < 1:
         raise ValueError(f"δ lies in (0, 1), not {delta}")
     if any(isinstance(event, UnprotectedRelease) for event in events):

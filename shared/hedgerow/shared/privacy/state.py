@@ -2,7 +2,7 @@
 
 Rules, each checked as entries are applied, so that a file that breaks one is refused:
 
-* a job is opened once, and reserves only while open;
+* a job is opened once, with privacy or without, and reserves only while open;
 * an exchange is reserved at most once, with the steps planned, at most ``rounds`` times in all;
 * only a reserved exchange is released, once.
 """
@@ -69,10 +69,10 @@ class LedgerState:
         """Take the next entry. Raises IntegrityError, changing nothing, if it breaks a rule."""
         match body:
             case JobOpened():
-                self._require(body.job_id not in self.jobs, f"job {body.job_id} is opened twice")
+                self._require_new(body.job_id)
                 self.jobs[body.job_id] = JobAccount(body)
             case Unprotected():
-                self._require(body.job_id not in self.unprotected, f"job {body.job_id} is opened twice")
+                self._require_new(body.job_id)
                 self.unprotected[body.job_id] = body
             case Reserved():
                 self._reserve(body)
@@ -100,6 +100,10 @@ class LedgerState:
     def _account(self, job_id: str) -> JobAccount:
         self._require(job_id in self.jobs, f"job {job_id} was never opened")
         return self.jobs[job_id]
+
+    def _require_new(self, job_id: str) -> None:
+        known = job_id in self.jobs or job_id in self.unprotected
+        self._require(not known, f"job {job_id} is opened twice")
 
     def _require(self, sound: bool, what: str) -> None:
         if not sound:

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hedgerow.server.flower import LinkConfig
 from hedgerow.simulations.bench.bed import Bed
 from hedgerow.simulations.bench.jobbed import run_job
 from hedgerow.simulations.bench.memory import PeakGrowth
@@ -32,7 +33,9 @@ def parser() -> argparse.ArgumentParser:
         prog="hedgerow bench aggregation", description="memory of a round with many large updates"
     )
     options.add_argument("--updates", type=int, default=100, help="devices, one update each (default 100)")
-    options.add_argument("--values", type=int, default=10_000_000, help="float32 values a model (default 10 million)")
+    options.add_argument(
+        "--values", type=int, default=10_000_000, help="float32 values a model (default 10 million)"
+    )
     options.add_argument("--senders", type=int, default=4, help="processes that send (default 4)")
     options.add_argument("--json", action="store_true", help="print one JSON object on the last line")
     return options
@@ -62,7 +65,8 @@ async def _round(folder: Path, updates: int, values: int, senders: int) -> tuple
     devices = [f"device-{index}" for index in range(updates)]
     for device in devices:
         bed.identity(device)
-    async with bed.serve() as (link, url):
+    config = LinkConfig(max_inflight_bytes=min(LinkConfig().max_inflight_bytes, int(8.4 * values)))
+    async with bed.serve(config) as (link, url):
         processes: list[subprocess.Popen[bytes]] = []
         try:
             await link.open_job("bench")

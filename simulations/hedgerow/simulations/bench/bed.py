@@ -49,14 +49,22 @@ class Bed:
 
     @contextlib.asynccontextmanager
     async def serve(
-        self, config: LinkConfig | None = None, *, fab: FabInfo | None = None, gateway: GatewayConfig | None = None
+        self,
+        config: LinkConfig | None = None,
+        *,
+        fab: FabInfo | None = None,
+        gateway: GatewayConfig | None = None,
     ) -> AsyncIterator[tuple[FlowerLink, str]]:
         """Run link and gateway; yields the link and the gateway's URL."""
         link = FlowerLink(config, fab=fab)
         pair = self.authority.server_pair()
         context = gateway_context(pair.certificate, pair.key, self.authority.folder / "ca.pem")
         listener = Gateway(
-            gateway or GatewayConfig(drain_s=2), context, self, mounts=device_mounts(link), on_drain=link.drain
+            gateway or GatewayConfig(drain_s=2),
+            context,
+            self,
+            mounts=device_mounts(link),
+            on_drain=link.drain,
         )
         await listener.start()
         try:

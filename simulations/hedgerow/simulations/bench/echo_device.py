@@ -19,6 +19,9 @@ from hedgerow.edge_agent.trainer.fleet import FleetNode, JobClosedError
 from hedgerow.shared.job import TrainInstruction, TrainReply
 
 
+_LOOK_S = 2.0
+
+
 def identity_in(folder: Path) -> IdentityFiles:
     """Return the identity whose files lie in ``folder``."""
     return IdentityFiles(folder / "key.pem", folder / "cert.pem", folder / "ca.pem", folder / "facts.json")
@@ -28,7 +31,10 @@ def serve(node: FleetNode, update: memoryview, sha256: str, fetch: bool) -> None
     """Answer until the job is closed."""
     node.activate(120.0)
     try:
-        while (got := node.receive(600.0)) is not None:
+        while True:
+            got = node.receive(_LOOK_S)
+            if got is None:
+                continue
             instruction, handle = got
             if fetch and not instruction.model:
                 node.fetch_model(instruction.model_sha256)

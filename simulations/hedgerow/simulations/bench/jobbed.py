@@ -63,9 +63,7 @@ async def run_job(
     """Run ``rounds`` rounds of an ``n``-value model with all of ``devices``. Raises HedgerowError if any was not clean."""
     database = Database(f"sqlite:///{home / 'bench.db'}")
     Base.metadata.create_all(database.engine)
-    job = Job(
-        job_id, "bench", PrivacySpec("none"), rounds=rounds, deadlines=DeadlineSpec(600.0)
-    )
+    job = Job(job_id, "bench", PrivacySpec("none"), rounds=rounds, deadlines=DeadlineSpec(600.0))
     JobStore(database).add(job_id, job, _HASH, n, "bench")
     store = RoundStore(database, ModelStore(Blobs(home / "blobs")))
     aggregator = make_aggregator(job, n)

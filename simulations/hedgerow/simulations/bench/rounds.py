@@ -33,7 +33,9 @@ def parser() -> argparse.ArgumentParser:
     """Return the command's options."""
     options = argparse.ArgumentParser(prog="hedgerow bench rounds", description=__doc__.splitlines()[0])
     options.add_argument("--rounds", type=int, default=50, help="rounds of ours per model (default 50)")
-    options.add_argument("--stock-rounds", type=int, default=3, help="rounds of stock Flower per model (default 3)")
+    options.add_argument(
+        "--stock-rounds", type=int, default=3, help="rounds of stock Flower per model (default 3)"
+    )
     options.add_argument("--no-stock", action="store_true", help="measure ours alone; no ratio then")
     options.add_argument("--json", action="store_true", help="print one JSON object on the last line")
     return options
@@ -44,7 +46,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     rows = []
     sizes = {"empty": EMPTY_VALUES, "10 MB": TEN_MB_VALUES}
     with tempfile.TemporaryDirectory(prefix="hedgerow-bench-") as folder:
-        ours = {name: asyncio.run(_ours(Path(folder) / f"ours-{n}", n, args.rounds)) for name, n in sizes.items()}
+        ours = {
+            name: asyncio.run(_ours(Path(folder) / f"ours-{n}", n, args.rounds)) for name, n in sizes.items()
+        }
         stock: dict[str, list[float]] = {}
         if not args.no_stock:
             home = Path(folder) / "stock"

@@ -48,7 +48,9 @@ class StockFlower:
         self._app = folder / "app"
         self._app.mkdir()
         shutil.copytree(
-            Path(__file__).parent / "stockapp", self._app / "stockapp", ignore=shutil.ignore_patterns("__pycache__")
+            Path(__file__).parent / "stockapp",
+            self._app / "stockapp",
+            ignore=shutil.ignore_patterns("__pycache__"),
         )
         (self._app / "pyproject.toml").write_text(_PROJECT)
         self._address = f"127.0.0.1:{port}"
@@ -106,7 +108,14 @@ def stock_flower(folder: Path) -> Iterator[StockFlower]:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
     }
     stock = StockFlower(folder, port)
-    link = ["--insecure", "--host", "127.0.0.1", "--port", str(port), "--disable-runtime-dependency-installation"]
+    link = [
+        "--insecure",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--disable-runtime-dependency-installation",
+    ]
     commands = [[_tool("flower-superlink"), *link]] + [
         [
             _tool("flower-supernode"),

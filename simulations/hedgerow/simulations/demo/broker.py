@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
@@ -35,7 +36,8 @@ def free_port() -> int:
 class Broker:
     """Listens on the loopback until stopped; keeps sessions in ``folder`` across ``stop`` and ``start`` (mosquitto only).
 
-    ``extra`` are further lines of mosquitto's configuration; with them ``plain`` False leaves the listener to them.
+    For mosquitto ``extra`` are further lines of its configuration, ``plain`` False leaves the listener to them, and
+    ``config`` replaces it altogether; ``port`` is then what it listens on.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Broker:
         port: int | None = None,
         extra: str = "",
         plain: bool = True,
+        config: str | None = None,
     ) -> None:
         self.host = _LOOPBACK
         self.port = port or free_port()
@@ -54,6 +57,7 @@ class Broker:
         self._folder = folder or Path(self._own_folder.name if self._own_folder else ".")
         self._extra = extra
         self._plain = plain
+        self._config = config
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -108,16 +112,20 @@ class Broker:
         program = find_mosquitto()
         if program is None:
             raise UnsupportedError("mosquitto is not installed; on Debian: apt install mosquitto")
+        text = self._config if self._config is not None else self._own_config()
+        if os.geteuid() == 0:
+            # Started as root mosquitto would change to its own user, which cannot write into the folder.
+            text = "user root\n" + text
+        path = self._folder / "broker.conf"
+        path.write_text(text)
+        return [program, "-c", str(path)]
+
+    def _own_config(self) -> str:
         lines = ["persistence true", f"persistence_location {self._folder}/", "max_inflight_messages 100"]
         lines += ["max_queued_messages 100000", "log_type error", "log_type warning"]
         if self._plain:
             lines += [f"listener {self.port} {self.host}", "allow_anonymous true"]
-        config = self._folder / "broker.conf"
-        config.write_text("\n".join(lines) + "\n" + self._extra)
-        # Started as root mosquitto would change to its own user, which cannot write into the folder.
-        if _is_root():
-            config.write_text("user root\n" + config.read_text())
-        return [program, "-c", str(config)]
+        return "\n".join(lines) + "\n" + self._extra
 
     def _embedded(self) -> list[str]:
         module = "hedgerow.simulations.demo.embedded_broker"
@@ -142,9 +150,3 @@ class Broker:
     def _last_words(self) -> str:
         log = self._folder / "broker.log"
         return log.read_text(errors="replace")[-500:].strip() if log.exists() else ""
-
-
-def _is_root() -> bool:
-    import os
-
-    return hasattr(os, "geteuid") and os.geteuid() == 0

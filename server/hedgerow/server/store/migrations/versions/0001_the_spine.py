@@ -156,6 +156,7 @@ def upgrade() -> None:
         sa.Column("device", sa.String(length=64), nullable=False),
         sa.Column("round", sa.Integer(), nullable=False),
         sa.Column("head", sa.String(length=64), nullable=False),
+        sa.Column("length", sa.Integer(), nullable=False),
         sa.Column("epsilon", sa.Float(), nullable=False),
         sa.Column("delta", sa.Float(), nullable=False),
         sa.Column("updated_at", sa.DateTime(), nullable=False),

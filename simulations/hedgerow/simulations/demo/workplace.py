@@ -1,0 +1,88 @@
+"""The demo's folder and processes: started here, logged here, ended here, the last one first."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from hedgerow.shared.errors import TransportError
+
+STOP_S: Final = 20.0
+_TAIL_BYTES: Final = 2000
+# What runs is the installed command, wherever its interpreter lies.
+HEDGEROW: Final = (sys.executable, "-m", "hedgerow.shared.cli")
+
+
+class Workplace:
+    """Runs commands and keeps processes in ``folder``; ``close`` ends all of them and returns when they are gone."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.logs = folder / "logs"
+        self.logs.mkdir(parents=True, exist_ok=True)
+        self._running: list[tuple[str, subprocess.Popen[str]]] = []
+        self._lock = threading.Lock()
+        self._environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def run(self, *arguments: str, timeout_s: float = 120.0) -> str:
+        """Run ``hedgerow ARGUMENTS`` to its end and return its output. Raises TransportError with its last words."""
+        done = subprocess.run(
+            [*HEDGEROW, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            env=self._environment,
+            check=False,
+        )
+        if done.returncode != 0:
+            said = (done.stderr or done.stdout).strip()[-_TAIL_BYTES:]
+            raise TransportError(f"hedgerow {' '.join(arguments[:2])} ended with {done.returncode}: {said}")
+        return done.stdout
+
+    def spawn(self, name: str, command: Sequence[str]) -> subprocess.Popen[str]:
+        """Start a process that runs until ``close``; its errors go to ``logs/NAME.log``."""
+        with (self.logs / f"{name}.log").open("w", encoding="utf-8") as log:
+            process = subprocess.Popen(
+                list(command),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=self._environment,
+            )
+        with self._lock:
+            self._running.append((name, process))
+        return process
+
+    def check(self) -> None:
+        """Raise TransportError if a process that should run has ended, with the end of its log."""
+        with self._lock:
+            ended = [(name, p.returncode) for name, p in self._running if p.poll() is not None]
+        if ended:
+            name, code = ended[0]
+            raise TransportError(f"{name} ended with {code}: {self.tail(name)}")
+
+    def tail(self, name: str) -> str:
+        """Return the end of a process's log."""
+        data = (self.logs / f"{name}.log").read_bytes()[-_TAIL_BYTES:]
+        return data.decode("utf-8", "replace").strip()
+
+    def close(self) -> None:
+        """End every process, the last started first: asked, then forced."""
+        with self._lock:
+            running, self._running = self._running[::-1], []
+        for _, process in running:
+            process.terminate()
+        for _, process in running:
+            try:
+                process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            if process.stdout is not None:
+                process.stdout.close()

@@ -1,0 +1,66 @@
+"""The residual chart's arithmetic, against values worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hedgerow.shared.scoring import chart
+
+
+def test_memory_weights_add_up_to_one_and_fall_by_e_over_the_memory() -> None:
+    weights = chart.memory_weights(30, 10.0)
+
+    assert weights.sum() == pytest.approx(1.0)
+    assert weights[-1] / weights[-11] == pytest.approx(np.e)
+
+
+def test_smoothing_a_constant_gives_the_constant() -> None:
+    residual = np.full((12, 3), 2.5)
+
+    assert chart.smooth(residual, chart.memory_weights(12, 4.0)) == pytest.approx([2.5, 2.5, 2.5])
+
+
+def test_deviations_count_standard_deviations_and_leave_out_unwatched_channels() -> None:
+    apart = chart.deviations(
+        np.array([3.0, 5.0]), np.array([1.0, 1.0]), np.array([0.5, 2.0]), np.array([1.0, 0.0])
+    )
+
+    assert apart.tolist() == [4.0, 0.0]
+
+
+def test_a_channel_that_never_moves_keeps_the_floor_as_its_spread() -> None:
+    _, sigma = chart.describe(np.zeros((20, 1)))
+
+    assert sigma.tolist() == [chart.SIGMA_FLOOR]
+
+
+def test_cross_validation_scores_a_stretch_by_the_others() -> None:
+    rng = np.random.default_rng(0)
+    smoothed = rng.normal(0, 1, (400, 1))
+    smoothed[:100] += 5
+
+    scores = chart.cross_validated(smoothed, np.ones(1))
+    mean, sigma = chart.describe(smoothed)
+    inside = chart.deviations(smoothed, mean, sigma, np.ones(1)).max(axis=1)
+
+    assert scores[:100].mean() == pytest.approx(5, abs=0.3)
+    assert inside[:100].mean() < 2
+
+
+@given(st.lists(st.floats(0, 1e300), min_size=1, max_size=12))
+def test_shares_add_up_to_one_whatever_the_deviations(values: list[float]) -> None:
+    share = chart.shares(np.array(values))
+
+    assert share.min() >= 0
+    assert share.sum() == pytest.approx(1.0)
+
+
+def test_following_never_leaves_the_leash() -> None:
+    mean, home = np.array([0.0]), np.array([0.0])
+    for _ in range(1000):
+        mean = chart.followed(mean, np.array([100.0]), 0.1, home, np.array([3.0]))
+
+    assert mean.tolist() == [3.0]
