@@ -34,8 +34,7 @@ class Golden(msgspec.Struct, frozen=True):
     """A golden sample: public or synthetic input and the output that each precision must reach.
 
     ``input`` is what the model takes, after any transform, and ``output`` what it gives: raw little-endian float32 of
-    the shapes of the bundle's specs, one sample;
-    ``tolerance`` is the largest absolute difference allowed, per precision.
+    the shapes of the bundle's specs, one sample; ``tolerance`` is the largest absolute difference allowed, per precision.
     """
 
     input: bytes

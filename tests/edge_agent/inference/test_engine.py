@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+import torch
 from tests.support.agent_profile import CHANNELS, profile
 from tests.support.bundles import (
     Overflowing,
@@ -74,6 +75,7 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("digits") / "bundle"
+    torch.manual_seed(0)
     work = Work(DIGITS, {})
     from hedgerow.models.export.vector import to_vector
 

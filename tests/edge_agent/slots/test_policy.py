@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hedgerow.edge_agent.slots import Confirmed, may_install
@@ -46,6 +46,7 @@ def test_another_older_one_needs_a_signature() -> None:
     assert may_install(target(1, rollback_ok=True), Confirmed(2, B), None) == "needs-signed-leave"
 
 
+@settings(deadline=None)
 @given(versions, hashes, versions, hashes, st.none() | hashes, st.booleans())
 def test_an_older_version_never_comes_without_both_order_and_proof(
     version: int, sha: str, served: int, served_sha: str, previous: str | None, ok: bool

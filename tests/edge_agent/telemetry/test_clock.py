@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.support.telemetry import T0_S, T0_US
 
-from hedgerow.edge_agent.telemetry.clock import CONFIRMATIONS, JumpFilter, judge_times
+from hedgerow.edge_agent.telemetry.clock import CONFIRMATIONS, MAX_EARLY, JumpFilter, judge_times
 from hedgerow.edge_agent.telemetry.reading import Row
 from hedgerow.shared.profile import ClockSpec, WindowSpec
 
@@ -25,7 +25,7 @@ def passed(jumps: JumpFilter, *times: float) -> list[float]:
 def test_rows_near_the_stream_pass_at_once() -> None:
     jumps = JumpFilter(WindowSpec(length=10))
 
-    assert passed(jumps, 0, 1, 2, 50, 49, 51) == [0, 1, 2, 50, 49, 51]
+    assert passed(jumps, 0, 1, 2, 7, 6, 8, 3) == [0, 1, 2, 7, 6, 8, 3]
 
 
 def test_one_wild_time_is_dropped_and_the_stream_goes_on() -> None:
@@ -52,20 +52,47 @@ def test_a_clock_set_back_is_followed() -> None:
     assert passed(jumps, 10_000, 0, 1, 2, 3) == [10_000, 0, 1, 2, 3]
 
 
-def test_wild_times_that_disagree_confirm_nothing() -> None:
+def test_a_pause_no_longer_than_a_hold_is_no_jump() -> None:
+    jumps = JumpFilter(WindowSpec(length=10, max_hold_rows=20))
+
+    assert passed(jumps, 0, 20, 40) == [0, 20, 40]
+
+
+def test_at_a_high_rate_a_pause_of_seconds_is_no_jump() -> None:
+    jumps = JumpFilter(WindowSpec(length=256, rate_hz=1000.0))
+
+    assert passed(jumps, 0, 0.001, 2, 2.001, 6) == [0, 0.001, 2, 2.001, 6]
+
+
+def test_a_row_that_came_early_waits_for_the_stream_to_reach_it() -> None:
+    jumps = JumpFilter(WindowSpec(length=10))
+
+    assert passed(jumps, 0, 300, 1, 2, 3) == [0, 1, 2, 3]
+    assert passed(jumps, *range(4, 300), 301)[-3:] == [299, 300, 301]
+
+
+def test_early_rows_are_bounded_and_those_dropped_are_counted() -> None:
     jumps = JumpFilter(WindowSpec(length=10))
     jumps.pass_on(row(0))
 
-    dropped = [jumps.pass_on(row(n * 100_000)).dropped for n in range(1, 6)]
+    dropped = sum(jumps.pass_on(row(n * 100_000)).dropped for n in range(1, 31))
 
-    assert dropped == [0, 1, 1, 1, 1]
-    assert len(jumps.waiting) == 1
+    assert len(jumps.held_back.early) == MAX_EARLY
+    assert len(jumps.held_back.streak) == 1
+    assert dropped == 30 - MAX_EARLY - 1
+    assert jumps.abandon() == MAX_EARLY + 1
 
 
-def test_a_long_window_makes_the_jump_longer() -> None:
-    jumps = JumpFilter(WindowSpec(length=1000))
+def test_rows_before_a_confirmed_jump_that_belong_to_it_come_first() -> None:
+    jumps = JumpFilter(WindowSpec(length=10))
 
-    assert passed(jumps, 0, 900) == [0, 900]
+    assert passed(jumps, 0, 1000, 1, 1001, 1002, 1003) == [0, 1, 1000, 1001, 1002, 1003]
+
+
+def test_a_sparse_stream_is_followed_two_rows_behind() -> None:
+    jumps = JumpFilter(WindowSpec(length=1))
+
+    assert passed(jumps, *range(0, 200, 20)) == list(range(0, 200, 20))
 
 
 @pytest.mark.parametrize(("skew_s", "kept"), [(0, True), (-30, True), (30, True), (31, False), (-31, False)])

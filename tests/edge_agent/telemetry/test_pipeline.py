@@ -226,7 +226,7 @@ def test_a_message_redelivered_after_its_commit_is_used_once(tmp_path: Path) -> 
         bench.send(payload(0, a=n, b=n), packet=n + 1)
     bench.store.close()
     bench.start()
-    bench.now_us += 10_000_000
+    bench.now_us += 2_000_000
 
     bench.send(payload(0, a=2, b=2), packet=3, redelivery=True)
     assert bench.refused() == {"redelivered": 1}

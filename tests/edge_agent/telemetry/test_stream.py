@@ -189,3 +189,24 @@ def test_a_journal_of_another_profile_is_emptied() -> None:
     other.prepare(restarting.disk)
 
     assert other.restore(restarting.disk, RowStream(bench())) == 0
+
+
+def test_a_publisher_that_sends_its_newest_reading_first_after_an_outage_loses_none() -> None:
+    stream = RowStream(profile("a", window=WindowSpec(length=1)))
+    order = [*range(10), 310, *range(10, 310), *range(311, 320)]
+
+    windows = [
+        window
+        for second in order
+        for window in stream.feed((Row((T0_S + second) * 1_000_000, ((0, float(second)),)),)).windows
+    ]
+
+    assert [window.array[0, 0] for window in windows] == list(range(320))
+
+
+def test_early_rows_survive_a_restart() -> None:
+    restarting = Restarting(profile("a", window=WindowSpec(length=1)))
+    for second in (0, 1, 100, 2, 3, *range(4, 102)):
+        restarting.feed(Row((T0_S + second) * 1_000_000, ((0, float(second)),)), True)
+
+    assert [window.array[0, 0] for window in restarting.windows][:101] == list(range(101))

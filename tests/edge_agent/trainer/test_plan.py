@@ -29,7 +29,7 @@ def instruction(**changes: object) -> TrainInstruction:
         recipe="tiny",
         recipe_hash="h",
         parameters={"b": 1, "a": 2},
-        privacy=PrivacySpec("example", 8.0, 1e-4),
+        privacy=PrivacySpec("example", 2.0, 1e-4),
         training=TrainingSpec(batch_size=32, local_epochs=2),
         packing="float32",
         rounds=5,
@@ -105,7 +105,7 @@ def test_the_plan_keeps_all_rounds_within_epsilon() -> None:
     steps = opened.steps_per_round * opened.rounds
     assert steps == 16 * 2 * 5
     spent = epsilon([DpSgdSteps(opened.sampling_rate, opened.noise_multiplier, steps)], opened.delta)
-    assert 0.97 * 8 < spent <= 8
+    assert 0.97 * 2 < spent <= 2
     assert (opened.n, opened.samples, opened.clip_norm_l2) == (700, SAMPLES, 1.0)
     assert plan.steps_of(opened).steps == 32
 
@@ -121,12 +121,12 @@ def test_a_second_job_must_ask_for_more_than_the_first_spent() -> None:
 
     with pytest.raises(BudgetError):
         plan.open_private_job(instruction(job_id="second"), SAMPLES, 700, state)
-    wider = instruction(job_id="second", privacy=PrivacySpec("example", 12.0, 1e-4))
+    wider = instruction(job_id="second", privacy=PrivacySpec("example", 4.0, 1e-4))
     opened = plan.open_private_job(wider, SAMPLES, 700, state)
 
     own = DpSgdSteps(opened.sampling_rate, opened.noise_multiplier, 160)
-    assert epsilon([*state.committed_on(SAMPLES), own], 1e-4) <= 12
-    assert opened.noise_multiplier > 1.1 * calibrate_noise(12.0, 1e-4, 0.0625, 160)
+    assert epsilon([*state.committed_on(SAMPLES), own], 1e-4) <= 4
+    assert opened.noise_multiplier > 1.05 * calibrate_noise(4.0, 1e-4, 0.0625, 160)
 
 
 def test_a_job_on_fresh_samples_has_a_fresh_budget() -> None:

@@ -16,7 +16,7 @@ from hedgerow.edge_agent.samples.store import SampleStore
 from hedgerow.edge_agent.trainer.codes import Code
 from hedgerow.edge_agent.trainer.ledger import DeviceLedger
 from hedgerow.edge_agent.trainer.session import Session
-from hedgerow.models.recipe import Floats, Recipe, recipe_hash
+from hedgerow.models.recipe import Floats, Recipe, TrainingSet, recipe_hash
 from hedgerow.shared.bundle import sha256_hex
 from hedgerow.shared.errors import ConfigError, ContentError, IntegrityError, StorageError, TransportError
 from hedgerow.shared.job import PrivacySpec, TrainingSpec, TrainInstruction, TrainReply
@@ -134,6 +134,7 @@ def test_with_privacy_only_the_update_the_head_and_the_budget_asked_for_leave(de
     assert (header.n_samples, header.metrics) == (None, {})
     assert (header.epsilon, header.delta) == (2.0, 1e-4)
     assert header.ledger_head == verify(device.ledger).head.hex()
+    assert header.ledger_length == verify(device.ledger).length
 
 
 def test_what_a_private_reply_says_is_the_same_for_devices_that_differ(tmp_path: Path) -> None:
@@ -239,6 +240,27 @@ def test_the_samples_of_the_first_round_stay_the_samples_of_the_job(device: Devi
 
     assert later[0].n_samples == 60
     assert verify(device.ledger).state.jobs["job"].opened.samples.up_to_id == 60
+
+
+def test_a_job_whose_samples_made_room_for_others_declines(device: Device) -> None:
+    delta_of(device.session().answer(instruction()))
+    device.samples.unlink()
+    SampleStore(device.samples, max_bytes=10**8, max_age_s=None).close()
+    device.add(examples(200, seed=4), spec="other")
+    device.add(examples(5, seed=4))
+
+    assert device.session().answer(instruction(round=2))[0].error == Code.NO_SAMPLES
+
+
+def test_a_recipe_that_finds_nothing_fit_declines(device: Device) -> None:
+    class Nothing(TinyRecipe):
+        def training_set(self, *_: Any) -> Any:
+            return TrainingSet(np.zeros((0, WIDTH), np.float32), None)
+
+    device.recipe = Nothing()
+    asked = instruction(recipe_hash=recipe_hash(device.recipe))
+
+    assert device.session().answer(asked)[0].error == Code.NO_SAMPLES
 
 
 def test_only_the_newest_samples_are_used_where_there_are_more_than_allowed(device: Device) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hedgerow.edge_agent.updater import download as download_module
@@ -197,6 +197,7 @@ def test_a_passing_trouble_is(tmp_path: Path, status: int) -> None:
     assert (tmp_path / "f").read_bytes() == DATA
 
 
+@settings(deadline=None)
 @given(st.integers(100, 599), st.none() | st.text(max_size=40), st.integers(0, 100), st.integers(1, 100))
 def test_bytes_are_appended_only_where_the_server_says_it_continues(
     status: int, content_range: str | None, have: int, length: int
@@ -205,6 +206,7 @@ def test_bytes_are_appended_only_where_the_server_says_it_continues(
         assert (status == 200 and have == 0) or content_range == f"bytes {have}-{length - 1}/{length}"
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1000), st.floats(0, 1))
 def test_a_pause_is_never_longer_than_the_cap(attempt: int, jitter: float) -> None:
     limits = Limits(backoff_s=0.2, backoff_max_s=10)
@@ -212,7 +214,8 @@ def test_a_pause_is_never_longer_than_the_cap(attempt: int, jitter: float) -> No
     assert 0.1 <= backoff_s(attempt, limits, jitter) <= 10
 
 
-@given(st.lists(st.integers(0, len(DATA)), max_size=5))
+@settings(deadline=None)
+@given(st.lists(st.integers(0, len(DATA)), max_size=Limits().tries - 1))
 def test_wherever_connections_break_the_file_comes_out_whole(breaks: list[int]) -> None:
     import tempfile
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hedgerow.edge_agent.clock import TOLERANCE_US
@@ -24,6 +24,7 @@ def test_a_clock_that_was_set_back_by_moments_is_believed() -> None:
     assert is_behind(LATER - TOLERANCE_US - 1, LATER)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2 * LATER), st.integers(0, 2 * LATER))
 def test_no_clock_that_is_believed_stands_minutes_before_what_is_known(now_us: int, known_us: int) -> None:
     if not is_behind(now_us, known_us):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.support.configs import CONFIGS
 
 from hedgerow.models.pump import CHANNELS, DEFAULT_FAULT, FAULTS, Machine, MachineSpec, draw_machine
 from hedgerow.shared.profile import read_profile
-from tests.support.configs import CONFIGS
 
 PROFILE = read_profile(CONFIGS / "profiles" / "pump.toml")
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from tests.support.configs import CONFIGS
 
 from hedgerow.models.pump import CHANNELS, public
 from hedgerow.shared.profile import read_profile
-from tests.support.configs import CONFIGS
 
 
 def test_the_data_sheet_in_code_is_the_profile_s() -> None:

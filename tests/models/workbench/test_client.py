@@ -85,7 +85,7 @@ def test_a_refused_candidate_is_an_answer_not_an_error(
 ) -> None:
     async def scenario() -> None:
         model = await bench.initial("anomaly-autoencoder", {}, 0)
-        gate = GateSpec(min_agreement=0.9999)
+        gate = GateSpec(min_agreement=0.9999, max_metric_drop=1.0)
         result = await bench.package(package_request("anomaly-autoencoder", model, tmp_path / "b", gate=gate))
         assert not result.accepted
         assert sorted(reason.split(":")[0] for reason in result.refusals) == [

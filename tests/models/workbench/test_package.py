@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from tests.support.bundles import package_request
+from tests.support.bundles import FOR_UNTRAINED, package_request
 from torch import nn
 
 from hedgerow.models.export.vector import to_vector
@@ -22,7 +22,6 @@ from hedgerow.models.workbench.modules import Work
 from hedgerow.models.workbench.package import package
 from hedgerow.shared.bundle import Manifest, check_artefact, decode_manifest, sha256_hex
 from hedgerow.shared.errors import ContentError, StorageError
-from hedgerow.shared.job import GateSpec
 
 RECIPES: dict[str, Recipe] = {"anomaly": ANOMALY, "digits": DIGITS}
 
@@ -109,13 +108,17 @@ def test_the_score_table_has_every_number_of_every_artefact(work: Work, tmp_path
         prefix = f"{artefact.runtime}.{artefact.precision}"
         assert manifest.scores[f"{prefix}.size_bytes"] == artefact.size_bytes
         assert manifest.scores[f"{prefix}.latency_p50_us"] > 0
-        assert manifest.scores[f"{prefix}.{metric}"] == pytest.approx(manifest.scores[metric], abs=0.05)
+        assert manifest.scores[f"{prefix}.{metric}"] == pytest.approx(manifest.scores[metric], abs=0.3)
 
 
 def test_a_candidate_that_fails_the_gate_is_refused_with_reasons_and_not_written(
     work: Work, tmp_path: Path
 ) -> None:
-    result = packed(work, tmp_path / "b", gate=GateSpec(max_artefact_bytes=1000, max_latency_us=0.001))
+    result = packed(
+        work,
+        tmp_path / "b",
+        gate=msgspec.structs.replace(FOR_UNTRAINED, max_artefact_bytes=1000, max_latency_us=0.001),
+    )
 
     assert not result.accepted
     assert (result.folder, result.manifest_sha256) == ("", "")

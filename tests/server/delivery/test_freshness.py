@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hedgerow.server.delivery.freshness import LIFETIME, RENEW_BEFORE, expiry, next_due, resign_due
@@ -46,6 +46,7 @@ def test_a_fresh_signature_is_never_due_at_once() -> None:
     assert resign_due(fresh, NOW) == frozenset()
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**8))
 def test_the_next_moment_is_exactly_when_something_falls_due(after_s: int) -> None:
     fresh = {role: expiry(role, NOW) for role in LIFETIME}

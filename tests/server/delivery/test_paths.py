@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hedgerow.server.delivery.paths import bundle_prefix, disk_path, is_metadata_name, is_target_path
@@ -58,6 +58,7 @@ def test_other_paths_are_not(path: str) -> None:
     assert not is_target_path(path)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_no_text_that_is_let_through_leaves_the_folder(path: str) -> None:
     if is_target_path(path) or is_metadata_name(path):

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hedgerow.server.delivery.progress import UNFINISHED, DeviceProgress, advance, expire, summarise
@@ -70,6 +70,7 @@ def test_silence_before_the_deadline_is_no_failure() -> None:
     assert "still pending" in expire(PENDING, PENDING.deadline).reason
 
 
+@settings(deadline=None)
 @given(st.sampled_from(STATES), st.integers(0, 10**7))
 def test_only_unfinished_devices_time_out(reported: str, after_s: int) -> None:
     progress = advance(PENDING, says(reported), "pump", SHA)
@@ -78,6 +79,7 @@ def test_only_unfinished_devices_time_out(reported: str, after_s: int) -> None:
     assert (later.state == "timeout") == (progress.state in UNFINISHED and after_s >= 3600)
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["pending", "downloading", "verified", "serving", "failed", "timeout"])))
 def test_a_rollout_is_done_exactly_when_every_device_serves(states: list[Any]) -> None:
     summary = summarise(states)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 from tests.support.delivery import manifest_of
@@ -50,6 +50,7 @@ def test_promoting_the_champion_again_changes_nothing() -> None:
     assert after_promotion({"champion": 2, "previous": 1}, 2) == {"champion": 2, "previous": 1}
 
 
+@settings(deadline=None)
 @given(st.integers(1, 99), st.integers(1, 99))
 def test_two_rollbacks_are_none(champion: int, previous: int) -> None:
     current = {"champion": champion, "previous": previous}

@@ -113,7 +113,7 @@ class ClassificationTask:
         logits = output.reshape(-1).astype(np.float64)
         exponents = np.exp(logits - logits.max())
         likely = exponents / exponents.sum()
-        order = np.argsort(-likely, kind="stable")
+        order = np.argsort(-logits, kind="stable")
         return Answer(classes=tuple(ClassScore(int(n), self._labels[n], float(likely[n])) for n in order))
 
     def keep(self) -> None:

@@ -1,6 +1,6 @@
 """HTTP requests to the server over one kept connection, on the standard library: an always-on agent pays for imports.
 
-In a process with TLS and msgspec already there, http.client adds 3.8 MB of proportional memory, httpx 13.1 MB.
+In a process with TLS and msgspec already there, http.client adds about 3.5 MB of proportional memory, httpx about 13 MB.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from hedgerow.edge_agent.telemetry.clock import HeldBack
 from hedgerow.edge_agent.telemetry.reading import Row
 from hedgerow.edge_agent.telemetry.stream import Fed, RowStream
 
@@ -20,7 +21,8 @@ MAX_READINGS: Final = 200_000
 MAX_DELIVERIES: Final = 256
 _SCHEMA: Final = (
     "CREATE TABLE IF NOT EXISTS readings (seq INTEGER PRIMARY KEY, time_us INTEGER NOT NULL, readings BLOB NOT NULL)",
-    "CREATE TABLE IF NOT EXISTS waiting (seq INTEGER PRIMARY KEY, time_us INTEGER NOT NULL, readings BLOB NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS held_back (seq INTEGER PRIMARY KEY, early INTEGER NOT NULL, time_us INTEGER NOT NULL, "
+    "readings BLOB NOT NULL)",
     "CREATE TABLE IF NOT EXISTS deliveries (seq INTEGER PRIMARY KEY, packet INTEGER NOT NULL, digest BLOB NOT NULL)",
     "CREATE TABLE IF NOT EXISTS journal_of (profile TEXT NOT NULL)",
 )
@@ -38,8 +40,7 @@ class Journal:
         self._delivery_seq = 0
         self._deliveries: dict[int, bytes] = {}
         self._fresh_deliveries: list[tuple[int, int, bytes]] = []
-        self._waiting: tuple[Row, ...] = ()
-        self._waiting_written: tuple[Row, ...] = ()
+        self._held_back = self._held_back_written = HeldBack()
 
     def prepare(self, connection: sqlite3.Connection) -> None:
         """Create the tables, and empty them if they belong to another profile."""
@@ -47,18 +48,15 @@ class Journal:
             connection.execute(statement)
         owner = connection.execute("SELECT profile FROM journal_of").fetchone()
         if owner is None or owner[0] != self._identity:
-            for table in ("readings", "waiting", "deliveries", "journal_of"):
+            for table in ("readings", "held_back", "deliveries", "journal_of"):
                 connection.execute(f"DELETE FROM {table}")  # noqa: S608
             connection.execute("INSERT INTO journal_of VALUES (?)", (self._identity,))
 
     def restore(self, connection: sqlite3.Connection, stream: RowStream) -> int:
         """Bring ``stream`` to where the last commit left it; return how many rows that took."""
         rows = connection.execute("SELECT seq, time_us, readings FROM readings ORDER BY seq").fetchall()
-        waiting = connection.execute("SELECT time_us, readings FROM waiting ORDER BY seq").fetchall()
-        self._waiting = self._waiting_written = tuple(
-            Row(time_us, _unpack(blob)) for time_us, blob in waiting
-        )
-        stream.restore([Row(time_us, _unpack(blob)) for _, time_us, blob in rows], self._waiting)
+        self._held_back = self._held_back_written = _read_held_back(connection)
+        stream.restore([Row(time_us, _unpack(blob)) for _, time_us, blob in rows], self._held_back)
         self._kept.extend(rows)
         self._seq = rows[-1][0] if rows else 0
         for seq, packet, digest in connection.execute(
@@ -98,19 +96,15 @@ class Journal:
             self._kept.popleft()
         # While the disk is full nothing is written: what waits to be must stay bounded too.
         del self._fresh[: max(0, len(self._fresh) - len(self._kept))]
-        self._waiting = stream.waiting
+        self._held_back = stream.held_back
 
     def write(self, connection: sqlite3.Connection) -> None:
         """Write what is new and delete what is past."""
         first = self._kept[0][0] if self._kept else self._seq + 1
         connection.executemany("INSERT INTO readings VALUES (?, ?, ?)", self._fresh)
         connection.execute("DELETE FROM readings WHERE seq < ?", (first,))
-        if self._waiting != self._waiting_written:
-            connection.execute("DELETE FROM waiting")
-            connection.executemany(
-                "INSERT INTO waiting (time_us, readings) VALUES (?, ?)",
-                [(row.time_us, msgspec.msgpack.encode(row.values)) for row in self._waiting],
-            )
+        if self._held_back != self._held_back_written:
+            _write_held_back(connection, self._held_back)
         if self._fresh_deliveries:
             connection.executemany("INSERT INTO deliveries VALUES (?, ?, ?)", self._fresh_deliveries)
             connection.execute(
@@ -121,12 +115,32 @@ class Journal:
         """Forget what was new, because the transaction has committed."""
         self._fresh.clear()
         self._fresh_deliveries.clear()
-        self._waiting_written = self._waiting
+        self._held_back_written = self._held_back
 
     def start_anew(self) -> None:
         """Note that the tables were emptied: all that an unfinished window rests on has to be written again."""
         self._fresh = list(self._kept)
-        self._waiting_written = ()
+        self._held_back_written = HeldBack()
+
+
+def _read_held_back(connection: sqlite3.Connection) -> HeldBack:
+    rows = connection.execute("SELECT early, time_us, readings FROM held_back ORDER BY seq").fetchall()
+    early = tuple(Row(time_us, _unpack(blob)) for is_early, time_us, blob in rows if is_early)
+    return HeldBack(
+        early, tuple(Row(time_us, _unpack(blob)) for is_early, time_us, blob in rows if not is_early)
+    )
+
+
+def _write_held_back(connection: sqlite3.Connection, held_back: HeldBack) -> None:
+    connection.execute("DELETE FROM held_back")
+    connection.executemany(
+        "INSERT INTO held_back (early, time_us, readings) VALUES (?, ?, ?)",
+        [
+            (is_early, row.time_us, msgspec.msgpack.encode(row.values))
+            for is_early, rows in ((1, held_back.early), (0, held_back.streak))
+            for row in rows
+        ],
+    )
 
 
 def _digest(topic: str, payload: bytes) -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from hedgerow.edge_agent.telemetry.clock import JumpFilter
+from hedgerow.edge_agent.telemetry.clock import HeldBack, JumpFilter
 from hedgerow.edge_agent.telemetry.reading import Refusal, Row
 from hedgerow.edge_agent.telemetry.rules import ReadingRules
 from hedgerow.edge_agent.telemetry.windower import Window, Windower
@@ -52,9 +52,9 @@ class RowStream:
         return self._windower.counts
 
     @property
-    def waiting(self) -> tuple[Row, ...]:
-        """Rows that a jump in time holds back until others confirm it."""
-        return self._filter.waiting
+    def held_back(self) -> HeldBack:
+        """Rows that a jump in time holds back."""
+        return self._filter.held_back
 
     def feed(self, rows: Sequence[Row]) -> Fed:
         """Take rows in order of arrival."""
@@ -64,9 +64,7 @@ class RowStream:
         anew = False
         for row in rows:
             line = self._filter.pass_on(row)
-            refusals += [
-                Refusal("time-jump", "a row far from the stream's time was not confirmed")
-            ] * line.dropped
+            refusals += [Refusal("time-jump", "a row far from the stream's time")] * line.dropped
             if line.anew:
                 windows += self._windower.take(final=True)
                 self._rules.reset()
@@ -79,19 +77,17 @@ class RowStream:
                     used.append(placed)
         return Fed(tuple(windows), tuple(refusals), tuple(used), anew)
 
-    def restore(self, used: Sequence[Row], waiting: Sequence[Row]) -> None:
+    def restore(self, used: Sequence[Row], held_back: HeldBack) -> None:
         """Take up where another instance stopped: the rows it used last, in order, and those it held back.
 
         Windows that come of them were due before, and are not told again.
         """
         for row in used:
-            self._filter.clock_us = max(self._filter.clock_us or 0, row.time_us)
             self._place(row, [])
             for _ in self._windower.take():
                 pass
         self._windower.counts.clear()
-        for row in waiting:
-            self._filter.pass_on(row)
+        self._filter.restore(max((row.time_us for row in used), default=None), held_back)
 
     def finish(self) -> Fed:
         """Close all open rows, because no more come; a jump still unconfirmed is dropped."""

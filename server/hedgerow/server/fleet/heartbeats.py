@@ -9,6 +9,7 @@ from datetime import datetime
 
 import msgspec
 from sqlalchemy import delete, insert, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from hedgerow.server.bus import Bus
 from hedgerow.server.fleet.tables import HeartbeatRow
@@ -18,6 +19,7 @@ from hedgerow.shared.messages import Heartbeat
 
 MAX_REPORTED_ITEMS = 64
 _BIGGEST = 2**63 - 1
+_FIELDS = Heartbeat.__struct_fields__
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -89,32 +91,42 @@ class Heartbeats:
             session.execute(delete(HeartbeatRow).where(HeartbeatRow.device == device))
 
     def flush(self) -> int:
-        """Write down what came since the last flush, in one transaction; return how many devices that were."""
+        """Write down what came since the last flush, in one transaction; return how many devices that were.
+
+        What cannot be written is tried again with the next flush.
+        """
         with self._flushing:
             names = list(self._unwritten)
             self._unwritten.difference_update(names)
-            seen = {name: self._latest[name] for name in names if name in self._latest}
-            rows = [
-                {"device": name, "received_at": s.received_at, "document": msgspec.json.encode(s.heartbeat)}
-                for name, s in seen.items()
-            ]
-            if not rows:
-                return 0
-            with self._database.transaction() as session:
-                for start in range(0, len(names), 500):
-                    session.execute(
-                        delete(HeartbeatRow).where(HeartbeatRow.device.in_(names[start : start + 500]))
-                    )
-                session.execute(insert(HeartbeatRow), rows)
-            return len(rows)
+            try:
+                return self._write({name: self._latest[name] for name in names if name in self._latest})
+            except SQLAlchemyError:
+                self._unwritten.update(names)
+                raise
+
+    def _write(self, seen: dict[str, Seen]) -> int:
+        rows = [
+            {"device": name, "received_at": s.received_at, "document": msgspec.json.encode(s.heartbeat)}
+            for name, s in seen.items()
+        ]
+        if not rows:
+            return 0
+        names = list(seen)
+        with self._database.transaction() as session:
+            for start in range(0, len(names), 500):
+                session.execute(
+                    delete(HeartbeatRow).where(HeartbeatRow.device.in_(names[start : start + 500]))
+                )
+            session.execute(insert(HeartbeatRow), rows)
+        return len(rows)
 
 
 def check_heartbeat(heartbeat: Heartbeat) -> None:
     """Refuse counts that no device has. Raises ContentError naming the field."""
-    for field in msgspec.structs.fields(Heartbeat):
-        value = getattr(heartbeat, field.name)
+    for name in _FIELDS:
+        value = getattr(heartbeat, name)
         if isinstance(value, int) and not 0 <= value <= _BIGGEST:
-            raise ContentError(f"heartbeat.{field.name}: must lie between 0 and {_BIGGEST}")
+            raise ContentError(f"heartbeat.{name}: must lie between 0 and {_BIGGEST}")
     latency = heartbeat.latency
     if latency is not None and (
         len(latency.bounds_us) > MAX_REPORTED_ITEMS or len(latency.counts) != len(latency.bounds_us) + 1

@@ -25,6 +25,7 @@ from hedgerow.server.flower import messages, stock
 from hedgerow.server.flower.asgi import Refusal
 from hedgerow.server.flower.budget import InflightBudget
 from hedgerow.server.flower.fab import FabInfo
+from hedgerow.server.flower.heap import return_large_blocks
 from hedgerow.server.flower.jobs import OpenJob, Outstanding, Wakers
 from hedgerow.server.flower.state import WatchedLinkState
 from hedgerow.server.flower.trainers import Trainer, Trainers
@@ -69,6 +70,7 @@ class FlowerLink:
         self._nodes: dict[str, tuple[int, bytes]] = {}
         self._devices: dict[int, str] = {}
         self._sweeper: asyncio.TimerHandle | None = None
+        return_large_blocks()
 
     # Nodes
 

@@ -23,6 +23,7 @@ from hedgerow.shared.job import TrainInstruction, TrainReply
 
 GetObject = Callable[[str], bytes | None]
 _MAX_JSON_BYTES = 1024 * 1024
+_HEADERS = msgspec.msgpack.Decoder(TrainReply)
 
 
 class Decoded(msgspec.Struct, frozen=True):
@@ -80,7 +81,7 @@ def _read_records(get: GetObject, records: dict[str, str]) -> Decoded:
     if content is None:
         raise ContentError("the reply's header is missing")
     record = ConfigRecord.inflate(content)
-    header = msgspec.msgpack.decode(_bytes(record[fleetwire.HEADER_KEY]), type=TrainReply)
+    header = _HEADERS.decode(_bytes(record[fleetwire.HEADER_KEY]))
     payload = [memoryview(_bytes(record[fleetwire.PAYLOAD_KEY]))] if fleetwire.PAYLOAD_KEY in record else []
     if fleetwire.UPDATE_RECORD in records:
         arrays = _names(get, records[fleetwire.UPDATE_RECORD], "ArrayRecord")

@@ -41,6 +41,7 @@ from hedgerow.simulations.demo.sensors import (
     RecordedSensor,
     SimulatedSensor,
     row_of,
+    time_of,
     write_images,
 )
 from hedgerow.simulations.demo.workplace import Workplace
@@ -83,7 +84,10 @@ class Demo:
         alarm = None if planted is None else self._look(planted, alarms, jobs[0])
         detection = self._judge(planted, alarms, replay_row)
         devices = [self._device(agent, jobs[0]) for agent in self._agents.values()]
-        compared = [self._compare(job, result) for job, result in zip(scene.jobs, jobs, strict=True)]
+        compared = [
+            self._compare(job, result, self._held_out(replay_row) if scene.recorded and n == 0 else ())
+            for n, (job, result) in enumerate(zip(scene.jobs, jobs, strict=True))
+        ]
         return DemoResult(
             success=not self._shortfalls,
             seconds=time.monotonic() - self._started_s,
@@ -314,9 +318,25 @@ class Demo:
             link_up_bytes=status["server"]["bytes_up"], link_down_bytes=status["server"]["bytes_down"],
         )  # fmt: skip
 
-    def _compare(self, job: Job, result: JobResult) -> JobResult:
+    def _held_out(self, replay_row: int) -> tuple[tuple[int, ...], ...]:
+        """Return, per device, the ends of replayed windows whose rows the labels all call normal."""
+        length = self._scene.profile.window.length
+        found = []
+        for sensor in self._scene.sensors.values():
+            anomaly = sensor.recording.anomaly if isinstance(sensor, RecordedSensor) else np.zeros(0, bool)
+            ends = [
+                round(time_of(end).timestamp() * 1e6)
+                for end in range(replay_row + length - 1, len(anomaly))
+                if not anomaly[end - length + 1 : end + 1].any()
+            ]
+            found.append(tuple(ends))
+        return tuple(found)
+
+    def _compare(self, job: Job, result: JobResult, held_out_us: tuple[tuple[int, ...], ...]) -> JobResult:
         self._say(f"{job.name}: training the same model untrained, alone and pooled, to compare")
-        request = CompareRequest(job, tuple(str(agent.home.path) for agent in self._agents.values()))
+        request = CompareRequest(
+            job, tuple(str(agent.home.path) for agent in self._agents.values()), held_out_us
+        )
         command = [sys.executable, "-m", "hedgerow.simulations.demo.compare"]
         done = subprocess.run(
             command, input=msgspec.json.encode(request), capture_output=True, timeout=120, check=False
@@ -324,12 +344,19 @@ class Demo:
         if done.returncode != 0:
             raise TransportError(f"comparing {job.name} failed: {done.stderr.decode()[-800:]}")
         found = msgspec.json.decode(done.stdout.splitlines()[-1], type=Comparison)
-        if result.federated <= found.untrained:
+        federated = result.federated if found.federated is None else found.federated
+        metric = result.metric if found.federated is None else f"{result.metric}, later normal rows"
+        if federated <= found.untrained:
             self._shortfalls.append(
-                f"{job.name}: federated {result.metric} {result.federated:.3f} does not beat untrained {found.untrained:.3f}"
+                f"{job.name}: federated {metric} {federated:.3f} does not beat untrained {found.untrained:.3f}"
             )
         return msgspec.structs.replace(
-            result, untrained=found.untrained, local_only=found.local_only, pooled=found.pooled
+            result,
+            metric=metric,
+            federated=federated,
+            untrained=found.untrained,
+            local_only=found.local_only,
+            pooled=found.pooled,
         )
 
 

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from hedgerow.shared.errors import ConfigError
-from hedgerow.shared.job import Job, PrivacySpec
+from hedgerow.shared.job import Job
 from hedgerow.shared.profile import DeviceProfile, read_profile
 from hedgerow.shared.tomlfile import parse_toml, read_toml
 from hedgerow.simulations.bench.skab_files import find_files, read_recording
@@ -18,7 +18,6 @@ DEVICES: Final = 5
 SIMULATED_TRAINING_ROWS: Final = 4000
 RECORDED_TRAINING_ROWS: Final = 400
 RECORDED_LEAST_ROWS: Final = 500
-EPSILON: Final = 8.0
 
 _SOURCE: Final = """
 [[source]]
@@ -111,13 +110,20 @@ def _job(configs: Path, name: str) -> Job:
 
 
 def _private_job(configs: Path, profile: DeviceProfile) -> Job:
-    """Return the private pump job over another profile's channels."""
-    job = _job(configs, "pump-anomaly")
-    parameters = {**job.parameters, "rows": profile.window.length, "channels": list(profile.channels)}
+    """Return the profile's own anomaly job where there is one, else the pump's over its channels; made private.
+
+    Privacy and training are the pump job's; a private job scales by the profile's public constants.
+    """
+    private = _job(configs, "pump-anomaly")
+    own = configs / "jobs" / f"{profile.name}-anomaly.toml"
+    if own.exists():
+        parameters = dict(read_toml(own, Job).parameters)
+    else:
+        parameters = {key: value for key, value in private.parameters.items() if key != "slow"}
+    parameters |= {"rows": profile.window.length, "channels": list(profile.channels), "scaling": "public"}
     return msgspec.structs.replace(
-        job,
+        private,
         name=f"{profile.name}-anomaly",
-        privacy=PrivacySpec("example", EPSILON, job.privacy.delta, job.privacy.clip_norm_l2),
-        population=msgspec.structs.replace(job.population, profile=profile.name),
+        population=msgspec.structs.replace(private.population, profile=profile.name),
         parameters=parameters,
     )

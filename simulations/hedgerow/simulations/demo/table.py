@@ -15,7 +15,7 @@ from hedgerow.simulations.demo.result import DemoResult, DeviceResult, JobResult
 def print_result(result: DemoResult, console: Console) -> None:
     """Print every table and whether the demo succeeded."""
     _table(
-        console, "Models, by the score on the recipe's public set",
+        console, "Models, by the score on the recipe's public set (or as the column says)",
         ("job", "rounds", "score", "untrained", "local only", "federated", "pooled", "up / down a device", "served by"),
         [_job_row(job) for job in result.jobs],
     )  # fmt: skip

@@ -26,6 +26,8 @@ from hedgerow.shared.errors import ContentError
 from hedgerow.shared.job import TrainInstruction, TrainReply
 
 _SERVER_NODE_ID = 1
+# Made at import: two threads that meet a Struct for the first time at once crash msgspec while it reads the type.
+_INSTRUCTIONS = msgspec.msgpack.Decoder(TrainInstruction)
 
 
 class Handle(msgspec.Struct, frozen=True):
@@ -143,7 +145,7 @@ def read_instruction(body: bytearray) -> tuple[TrainInstruction, Handle]:
             if kind.startswith(b"ConfigRecord "):
                 values = {item.key: item.value for item in ConfigRecord.FromString(record).items}
                 encoded = values[fleetwire.INSTRUCTION_KEY].bytes
-                instruction = msgspec.msgpack.decode(encoded, type=TrainInstruction)
+                instruction = _INSTRUCTIONS.decode(encoded)
                 return instruction, Handle(metadata.message_id, metadata.SerializeToString())
     except (IndexError, KeyError, DecodeError, msgspec.MsgspecError) as error:
         raise ContentError(f"malformed instruction: {error}") from error

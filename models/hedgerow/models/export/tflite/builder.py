@@ -90,7 +90,10 @@ class Builder:
         """Let the operator that makes ``tensor`` apply ``activation`` itself; False if it cannot."""
         producer = self._producers.get(tensor)
         options = None if producer is None else producer.builtinOptions
-        if not isinstance(options, _FUSING) or options.fusedActivationFunction != schema.ActivationFunctionType.NONE:
+        if (
+            not isinstance(options, _FUSING)
+            or options.fusedActivationFunction != schema.ActivationFunctionType.NONE
+        ):
             return False
         options.fusedActivationFunction = getattr(schema.ActivationFunctionType, activation)
         return True

@@ -78,7 +78,10 @@ def batch_norm(context: Context, node: Node) -> None:
     factor = scale / np.sqrt(variance + np.float32(node.attributes.get("epsilon", 1e-5)))
     shape = (1, -1) + (1,) * (len(value.shape) - 2)
     name = node.outputs[0]
-    parts = [(f"{name}_scaled", "MUL", schema.MulOptionsT, factor), (name, "ADD", schema.AddOptionsT, bias - mean * factor)]
+    parts = [
+        (f"{name}_scaled", "MUL", schema.MulOptionsT, factor),
+        (name, "ADD", schema.AddOptionsT, bias - mean * factor),
+    ]
     for step, kind, options, numbers in parts:
         spread = _spread(node, numbers.astype(np.float32).reshape(shape), value)
         constant = context.builder.constant(f"{step}_c", spread)
@@ -95,7 +98,9 @@ def _operand(context: Context, node: Node, position: int, like: Value) -> int:
     value = context.value(node, position)
     pairs = zip(value.shape, like.shape, strict=False)
     if len(value.shape) != len(like.shape) or any(size not in (1, full) for size, full in pairs):
-        raise node.unsupported(f"values of shapes {value.shape} and {like.shape}; one must spread over the other")
+        raise node.unsupported(
+            f"values of shapes {value.shape} and {like.shape}; one must spread over the other"
+        )
     return context.ordered(value, like.axes)
 
 
