@@ -42,7 +42,7 @@ Closed = Literal["late", "duplicate"]
 class LinkConfig(msgspec.Struct, frozen=True):
     """Bounds of the link. An instruction may be fetched and answered until its deadline and ``grace_s`` more."""
 
-    max_inflight_bytes: int = 84 * 1024 * 1024
+    max_inflight_bytes: int = 64 * 1024 * 1024
     trainer_lifetime_s: float = 60.0
     sweep_interval_s: float = 5.0
     grace_s: float = 30.0

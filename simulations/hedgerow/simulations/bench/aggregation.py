@@ -65,7 +65,7 @@ async def _round(folder: Path, updates: int, values: int, senders: int) -> tuple
     devices = [f"device-{index}" for index in range(updates)]
     for device in devices:
         bed.identity(device)
-    config = LinkConfig(max_inflight_bytes=min(LinkConfig().max_inflight_bytes, int(8.4 * values)))
+    config = LinkConfig(max_inflight_bytes=min(LinkConfig().max_inflight_bytes, int(6.4 * values)))
     async with bed.serve(config) as (link, url):
         processes: list[subprocess.Popen[bytes]] = []
         try:
