@@ -55,6 +55,7 @@ class ServerHome:
         self.operator_token = self.secrets / "operator-token"
         self.work = root / "work"
         self.running = root / "run.json"
+        self.lock = root / "server.lock"
 
     def read_config(self) -> ServerConfig:
         """Return the settings. Raises ConfigError if the folder was never set up, naming the command."""

@@ -3,51 +3,58 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from hedgerow.models.workbench.client import Workbench
-from hedgerow.models.workbench.messages import PackageRequest
-from hedgerow.server.bus import Bus
+from hedgerow.models.workbench.messages import PackageRequest, PackageResult
 from hedgerow.server.delivery.rollouts import Rollouts
 from hedgerow.server.jobs.seams import TrainedJob
+from hedgerow.server.registry.aliases import CHAMPION
 from hedgerow.server.registry.service import Registry
+from hedgerow.server.registry.values import ModelVersion
 from hedgerow.shared.errors import ContentError
 from hedgerow.shared.privacy.report import privacy_report
 
-_log = logging.getLogger(__name__)
+
+class Packager(Protocol):
+    """The workbench, as far as it is needed here."""
+
+    async def package(self, request: PackageRequest) -> PackageResult:
+        """Export, quantise and gate; leave the bundle in the request's folder."""
 
 
 class Packaging:
     """Takes trained jobs. Safe to call again for the same job after a restart: a registered bundle is found again."""
 
-    def __init__(
-        self, bench: Workbench, registry: Registry, rollouts: Rollouts, bus: Bus, work: Path
-    ) -> None:
+    def __init__(self, bench: Packager, registry: Registry, rollouts: Rollouts, work: Path) -> None:
         self._bench = bench
         self._registry = registry
         self._rollouts = rollouts
-        self._bus = bus
         self._work = work
+        self._one = asyncio.Lock()
 
     async def __call__(self, trained: TrainedJob) -> dict[str, Any]:
         """Return ``{model, version, manifest_sha256, rollout}``.
 
         Raises ContentError with the gate's reasons if the candidate is refused, and whatever packaging raises.
         """
-        done = await asyncio.to_thread(self._registered, trained.job_id)
-        if done is None:
-            done = await self._package(trained)
-        model, version, digest = done
-        result: dict[str, Any] = {"model": model, "version": version, "manifest_sha256": digest}
-        if trained.job.rollout == "auto":
-            rollout = await asyncio.to_thread(self._rollouts.start, model, version)
-            result["rollout"] = rollout.id
-        return result
+        # One at a time: versions are reserved before they are registered, and must be registered in order.
+        async with self._one:
+            done = await asyncio.to_thread(self._registry.find_by_job, trained.job_id)
+            if done is None:
+                done = await self._package(trained)
+            result: dict[str, Any] = {
+                "model": done.model,
+                "version": done.version,
+                "manifest_sha256": done.manifest_sha256,
+            }
+            if trained.job.rollout == "auto":
+                rollout = await asyncio.to_thread(self._rollouts.start, done.model, done.version)
+                result["rollout"] = rollout.id
+            return result
 
-    async def _package(self, trained: TrainedJob) -> tuple[str, int, str]:
+    async def _package(self, trained: TrainedJob) -> ModelVersion:
         model = trained.job.name
         version = await asyncio.to_thread(self._registry.next_version, model)
         folder = self._work / f"{model}-{version}"
@@ -72,21 +79,10 @@ class Packaging:
         if not result.accepted:
             raise ContentError(f"the gate refused the candidate: {'; '.join(result.refusals)}")
         try:
-            registered = await asyncio.to_thread(self._registry.register, folder)
+            return await asyncio.to_thread(self._registry.register, folder)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        return registered.model, registered.version, registered.manifest_sha256
-
-    def _registered(self, job_id: str) -> tuple[str, int, str] | None:
-        for summary in self._registry.list_models():
-            for version in self._registry.list_versions(summary.model) if summary.versions else ():
-                if version.lineage.job_id == job_id:
-                    return version.model, version.version, version.manifest_sha256
-        return None
 
     def _champion_scores(self, model: str) -> dict[str, float]:
-        champion = self._registry.aliases(model).get("champion") if self._known(model) else None
+        champion = self._registry.aliases(model).get(CHAMPION)
         return self._registry.manifest(model, champion).scores if champion else {}
-
-    def _known(self, model: str) -> bool:
-        return any(summary.model == model for summary in self._registry.list_models())

@@ -1,6 +1,7 @@
-"""What one part's news means to another: devices that join or report move rollouts on; nothing is lost if news are.
+"""What one part's news means to another: devices that join, report or are shut out move rollouts on.
 
-News on the bus may be dropped under load; every ``RECONCILE_S`` all devices' latest reports are taken in again.
+News on the bus may be dropped under load, so every ``RECONCILE_S`` the rollouts are brought in line with who is in the
+fleet and what each device reported last.
 """
 
 from __future__ import annotations
@@ -49,10 +50,21 @@ class Reactions:
     def _react(self, news: News) -> None:
         if news.topic == "device.joined":
             self._rollouts.on_joined(news.data["device"])
+        elif news.topic == "device.revoked":
+            self._rollouts.on_removed(news.data["device"])
         elif news.topic == "device.reported":
+            # Who matches a job's profile is known from reports: they must survive a crash, or it would match nobody.
+            self._fleet.heartbeats.flush()
             self._rollouts.on_reported(news.data["device"], news.data["state"])
 
     def _reconcile(self) -> None:
+        active = {device.name for device in self._fleet.devices.all(active_only=True)}
+        told = [{p.device for p in self._rollouts.devices(r.id)} for r in self._rollouts.in_force()]
+        for device in {device for places in told for device in places} - active:
+            self._rollouts.on_removed(device)
+        for device in active:
+            if any(device not in places for places in told):
+                self._rollouts.on_joined(device)
         for device, seen in self._fleet.heartbeats.all().items():
             if seen.heartbeat.state is not None:
                 self._rollouts.on_reported(device, seen.heartbeat.state)

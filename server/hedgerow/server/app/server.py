@@ -59,7 +59,10 @@ _log = logging.getLogger(__name__)
 
 
 class Server:
-    """One Hedgerow server over its folder. ``start`` then ``stop``, on one event loop."""
+    """One Hedgerow server over its folder. ``start`` then ``stop``, on one event loop.
+
+    The folder must be this process's own (see ``claim``): making a server brings its database up to date.
+    """
 
     def __init__(self, home: ServerHome, config: ServerConfig) -> None:
         self.home = home
@@ -87,47 +90,56 @@ class Server:
         self.jobs = self._make_jobs()
         self.gateway = self._make_gateway()
         self.operators = Operators(self.database)
-        self._listener: EmbeddedServer | None = None
-        self._advertisement: Advertisement | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._started = contextlib.AsyncExitStack()
 
     async def start(self) -> Running:
-        """Start everything; return where it listens. Raises TransportError if an address cannot be had."""
+        """Start everything; return where it listens.
+
+        Raises TransportError if an address cannot be had; what had started by then is stopped again.
+        """
+        try:
+            return await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Stop what was started, the last first: listeners drained, jobs left where they are, database closed."""
+        await self._started.aclose()
+
+    async def _start(self) -> Running:
+        stack = self._started
         self._loop = asyncio.get_running_loop()
         self.bus.attach(self._loop)
+        stack.callback(self.database.close)
+        stack.push_async_callback(self.bench.close)
+        stack.push_async_callback(self.fleet.stop)
         await self.fleet.start()
         await asyncio.to_thread(self._register_nodes)
         await asyncio.to_thread(self.rollouts.resume)
         self._spawn("hedgerow-upkeep", Upkeep(self.repository, self.rollouts, self.bus).run())
         self._spawn("hedgerow-reactions", Reactions(self.bus, self.fleet, self.rollouts).run())
         await self.gateway.start()
+        stack.push_async_callback(self.gateway.stop)
+        stack.push_async_callback(self.jobs.stop)
         await self.jobs.start()
-        self._listener = self._make_listener()
-        operator_port = await self._listener.listen("operator listener")
+        listener = self._make_listener()
+        operator_port = await listener.listen("operator listener")
+        stack.push_async_callback(listener.close)
         await self._advertise()
         running = Running(self.gateway.port, operator_port)
+        stack.callback(self.home.clear_running)
         self.home.write_running(running)
         return running
 
-    async def stop(self) -> None:
-        """Stop in reverse: no new jobs, listeners drained, tasks ended, database closed."""
-        self.home.clear_running()
-        if self._advertisement is not None:
-            await self._advertisement.stop()
-        self.bus.publish(STOPPING)
-        if self._listener is not None:
-            await self._listener.close()
-        await self.jobs.stop()
-        await self.gateway.stop()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.fleet.stop()
-        await self.bench.close()
-        self.database.close()
-
     def _spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        self._tasks.append(asyncio.create_task(work, name=name))
+        task = asyncio.create_task(work, name=name)
+
+        async def end() -> None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+        self._started.push_async_callback(end)
 
     def _make_jobs(self) -> JobService:
         jobs = JobStore(self.database)
@@ -139,7 +151,7 @@ class Server:
             bench=self.bench,
             fleet=Population(self.fleet),
             desired=self.fleet.desired,
-            on_trained=Packaging(self.bench, self.registry, self.rollouts, self.bus, self.home.work),
+            on_trained=Packaging(self.bench, self.registry, self.rollouts, self.home.work),
             settings=LoopSettings(),
         )
         self._reader = ServerReader(Sources(self.fleet, jobs, self.registry, self.rollouts, metric_of))
@@ -185,7 +197,7 @@ class Server:
             server_header=False,
             timeout_graceful_shutdown=5,
         )
-        return EmbeddedServer(config)
+        return EmbeddedServer(config, on_drain=lambda: self.bus.publish(STOPPING))
 
     def alerts(self) -> list[AlertView]:
         """Return the alerts that hold now. Blocks on the database."""
@@ -223,7 +235,7 @@ class Server:
         except TransportError as error:
             _log.warning("%s; devices need --url to join", error)
             return
-        self._advertisement = advertisement
+        self._started.push_async_callback(advertisement.stop)
 
 
 @cache

@@ -11,11 +11,12 @@ from typing import Annotated
 
 import typer
 
+from hedgerow.server.app.claim import claim
 from hedgerow.server.app.home import ServerConfig, ServerHome
 from hedgerow.server.cli.client import default_home
 from hedgerow.server.cli.options import Home, Json
 from hedgerow.server.cli.output import print_json, run_app, say
-from hedgerow.shared.errors import ConfigError
+from hedgerow.shared.errors import ConfigError, TransportError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -24,6 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 STOP_DEADLINE_S = 30.0
+LOG_LEVELS = ("debug", "info", "warning", "error")
+_log = logging.getLogger(__name__)
 
 
 @app.command(epilog="Example: hedgerow server init --host fleet.example.org --host 192.168.1.10")
@@ -74,13 +77,13 @@ def run(
     """Run the server until it is told to stop (Ctrl-C or SIGTERM); unfinished jobs go on at the next start."""
     folder = ServerHome(home or default_home())
     config = folder.read_config()
-    level = logging.getLevelNamesMapping().get(log_level.upper())
-    if level is None:
-        raise ConfigError(f"--log-level: {log_level!r} is none of debug, info, warning, error")
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if log_level.lower() not in LOG_LEVELS:
+        raise ConfigError(f"--log-level: {log_level!r} is none of {', '.join(LOG_LEVELS)}")
+    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for noisy in ("httpx", "alembic", "uvicorn.error"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    return asyncio.run(_serve(folder, config, json))
+    with claim(folder):
+        return asyncio.run(_serve(folder, config, json))
 
 
 @app.command(epilog="Example: hedgerow server token --group pumps")
@@ -148,14 +151,16 @@ async def _serve(folder: ServerHome, config: ServerConfig, json: bool) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    running = await server.start()
+    if json:
+        print_json(running)
+    else:
+        say(f"devices:   https://{config.gateway_host}:{running.gateway_port}")
+        say(f"operators: http://{config.operator_host}:{running.operator_port}")
+    await stop.wait()
+    _log.info("stopping; unfinished jobs go on at the next start")
     try:
-        running = await server.start()
-        if json:
-            print_json(running)
-        else:
-            say(f"devices:   https://{server.config.gateway_host}:{running.gateway_port}")
-            say(f"operators: http://{server.config.operator_host}:{running.operator_port}")
-        await stop.wait()
-    finally:
         await asyncio.wait_for(server.stop(), STOP_DEADLINE_S)
+    except TimeoutError:
+        raise TransportError(f"did not stop within {STOP_DEADLINE_S:.0f} s and was cut off") from None
     return 0

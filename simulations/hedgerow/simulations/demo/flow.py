@@ -185,16 +185,19 @@ class Demo:
         )  # fmt: skip
 
     def _follow(self, job_id: str) -> list[dict[str, Any]]:
-        shown: list[dict[str, Any]] = []
+        """Tell each round once its score is known, or a later one's is: scoring skips rounds that come too fast."""
+        told = 0
         client = self.server.client
         for _topics in client.news():
             self._work.check()
             job, rounds = client.get(f"jobs/{job_id}"), client.get(f"jobs/{job_id}/rounds")
-            for one in rounds[len(shown) :]:
+            over = job["state"] in FINAL
+            scored = max((n + 1 for n, one in enumerate(rounds) if one["scores"]), default=0)
+            for one in rounds[told : len(rounds) if over else scored]:
                 self._say(_round_line(job, one))
-            shown = rounds
-            if job["state"] in FINAL:
-                return shown
+            told = max(told, len(rounds) if over else scored)
+            if over:
+                return list(rounds)
         raise TransportError("the server closed its event stream")
 
     def _serving(self, model: str, version: int) -> int:
