@@ -51,6 +51,8 @@ class _WithPeer:
 class _PeerProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
     """uvicorn's HTTP protocol, with the peer's certificate read once per connection."""
 
+    app: ASGIApp
+
     def connection_made(self, transport: asyncio.Transport) -> None:
         """Read the certificate that the TLS handshake verified."""
         super().connection_made(transport)

@@ -24,25 +24,7 @@ from hedgerow.edge_agent.trainer.local import initial_model, pooled, train_local
 from hedgerow.models.recipe import Floats, Parameters, Predict, PublicSet, Recipe, TrainingSet, find_recipe
 from hedgerow.shared.job import Job
 from hedgerow.shared.profile import read_profile
-
-
-class CompareRequest(msgspec.Struct, frozen=True):
-    """What to compare: a job, and the folders of the devices that took part."""
-
-    job: Job
-    homes: tuple[str, ...]
-    held_out_us: tuple[tuple[int, ...], ...] = ()
-    """Per device, the ends of the windows to score on, in microseconds; empty for the recipe's public set."""
-
-
-class Comparison(msgspec.Struct, frozen=True):
-    """Scores on the public set; ``local_only`` is the mean over devices."""
-
-    untrained: float
-    local_only: float
-    pooled: float
-    federated: float | None = None
-    """What the bundle in the first device's slot reaches on held-out windows; None on the public set."""
+from hedgerow.simulations.demo.comparing import CompareRequest, Comparison
 
 
 def compare(request: CompareRequest) -> Comparison:

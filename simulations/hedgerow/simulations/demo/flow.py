@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from typing import Any, Final
 
-import httpx
 import msgspec
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +20,7 @@ from hedgerow.shared.privacy.statement import recompute_job
 from hedgerow.shared.profile import WindowSpec
 from hedgerow.simulations.bench.row_metrics import RowCounts, count_rows
 from hedgerow.simulations.demo.broker import Broker
-from hedgerow.simulations.demo.compare import CompareRequest, Comparison
+from hedgerow.simulations.demo.comparing import beside, held_out_us
 from hedgerow.simulations.demo.detection import (
     Detection,
     Heard,
@@ -34,14 +31,14 @@ from hedgerow.simulations.demo.detection import (
     rows_in_alarm,
 )
 from hedgerow.simulations.demo.fleet import Agent, Server, in_parallel, wait_for
-from hedgerow.simulations.demo.result import AlarmResult, DemoResult, DeviceResult, JobResult, LabelledResult
+from hedgerow.simulations.demo.looking import Lookout
+from hedgerow.simulations.demo.result import DemoResult, DeviceResult, JobResult, LabelledResult
 from hedgerow.simulations.demo.scene import Scene
 from hedgerow.simulations.demo.sensors import (
     Publisher,
     RecordedSensor,
     SimulatedSensor,
     row_of,
-    time_of,
     write_images,
 )
 from hedgerow.simulations.demo.workplace import Workplace
@@ -50,7 +47,6 @@ QUIET_ROWS: Final = 400
 FAULT_ROWS: Final = 120
 FAULTY: Final = 3
 DIGITS_ALPHA: Final = 1.0
-WITHIN_WINDOWS: Final = 2
 FINAL: Final = frozenset({"delivered", "failed", "cancelled"})
 
 
@@ -81,11 +77,12 @@ class Demo:
         jobs = [self._train(job) for job in scene.jobs]
         planted, replay_row = self._replay()
         alarms = read_alarms(self._publisher.heard, replay_row)
-        alarm = None if planted is None else self._look(planted, alarms, jobs[0])
+        alarm, missing = (None, []) if planted is None else self._lookout().find(planted, alarms, jobs[0])
+        self._shortfalls += missing
         detection = self._judge(planted, alarms, replay_row)
         devices = [self._device(agent, jobs[0]) for agent in self._agents.values()]
         compared = [
-            self._compare(job, result, self._held_out(replay_row) if scene.recorded and n == 0 else ())
+            self._compare(job, result, held_out_us(scene, replay_row) if scene.recorded and n == 0 else ())
             for n, (job, result) in enumerate(zip(scene.jobs, jobs, strict=True))
         ]
         return DemoResult(
@@ -235,45 +232,8 @@ class Demo:
             30.0,
         )
 
-    def _look(self, planted: Planted, alarms: list[Heard], job: JobResult) -> AlarmResult | None:
-        """Look for the planted fault's alarm on the device, on MQTT, in the events and on the dashboard."""
-        found = next((a for a in alarms if a.device == planted.device and a.end_row >= planted.row), None)
-        if found is None:
-            self._shortfalls.append(f"the {planted.kind} fault of {planted.device} raised no alarm")
-            return None
-        alarm = found.alarm
-        delay = (found.end_row - planted.row) // self._scene.profile.window.stride + 1
-        top = max(alarm.attribution, key=lambda share: share.share).channel
-        result = AlarmResult(
-            device=planted.device, top_channel=top, bundle=alarm.bundle, runtime=alarm.runtime, precision=alarm.precision,
-            delay_windows=delay, on_device=bool(self._agents[planted.device].status()["alarms_active"]), on_mqtt=True,
-            in_events=self._in_events(planted.device, alarm.window_end_us),
-            on_dashboard=self._on_dashboard(planted.device, alarm.bundle),
-        )  # fmt: skip
-        wanted = {
-            f"the alarm came after {delay} windows, not within {WITHIN_WINDOWS}": delay <= WITHIN_WINDOWS,
-            f"the alarm names {top} first, not {planted.channel}": top == planted.channel,
-            "the alarm was not raised by the delivered bundle": alarm.bundle == job.manifest_sha256,
-            "the alarm was not raised by an int8 runtime": alarm.precision == "int8",
-            "the alarm does not show on the device": result.on_device,
-            "the alarm is not in the server's events": result.in_events,
-            "the alarm is not on the dashboard": result.on_dashboard,
-        }
-        self._shortfalls += [what for what, held in wanted.items() if not held]
-        self._say(
-            f"alarm on {planted.device} after {delay} windows: {top} first, {alarm.runtime} {alarm.precision}"
-        )
-        return result
-
-    def _in_events(self, device: str, window_end_us: int) -> bool:
-        events = self.server.client.get("events", device=device, limit=1000)
-        return any(e["kind"] == "alarm" and e["detail"].get("window_end_us") == window_end_us for e in events)
-
-    def _on_dashboard(self, device: str, bundle: str) -> bool:
-        with httpx.Client(base_url=self.server.dashboard, timeout=10) as browser:
-            browser.post("/login", data={"token": self.server.operator_token.read_text().strip()})
-            page = browser.get("/").text
-        return f"<td>{device}</td>" in page and bundle[:12] in page
+    def _lookout(self) -> Lookout:
+        return Lookout(self.server, self._agents, self._scene.profile)
 
     def _judge(self, planted: Planted | None, alarms: list[Heard], replay_row: int) -> tuple[Detection, ...]:
         devices = {device: self._stored(agent, replay_row) for device, agent in self._agents.items()}
@@ -306,6 +266,14 @@ class Demo:
         rows = counts.hits + counts.false_alarms + counts.misses + counts.quiet
         return LabelledResult(rows, rates["f1"], rates["far_percent"] / 100, rates["mar_percent"] / 100)
 
+    def _compare(self, job: Job, result: JobResult, held_out: tuple[tuple[int, ...], ...]) -> JobResult:
+        self._say(f"{job.name}: training the same model untrained, alone and pooled, to compare")
+        compared = beside(job, result, [agent.home.path for agent in self._agents.values()], held_out)
+        if compared.federated <= compared.untrained:
+            scores = f"{compared.federated:.3f} does not beat untrained {compared.untrained:.3f}"
+            self._shortfalls.append(f"{job.name}: federated {compared.metric} {scores}")
+        return compared
+
     def _device(self, agent: Agent, job: JobResult) -> DeviceResult:
         status = agent.status()
         spent = recompute_job(agent.home.ledger, job.job_id)
@@ -320,47 +288,6 @@ class Demo:
             runtime=served.get("runtime", ""), precision=served.get("precision", ""), pss_bytes=status["pss_bytes"],
             link_up_bytes=status["server"]["bytes_up"], link_down_bytes=status["server"]["bytes_down"],
         )  # fmt: skip
-
-    def _held_out(self, replay_row: int) -> tuple[tuple[int, ...], ...]:
-        """Return, per device, the ends of replayed windows whose rows the labels all call normal."""
-        length = self._scene.profile.window.length
-        found = []
-        for sensor in self._scene.sensors.values():
-            anomaly = sensor.recording.anomaly if isinstance(sensor, RecordedSensor) else np.zeros(0, bool)
-            ends = [
-                round(time_of(end).timestamp() * 1e6)
-                for end in range(replay_row + length - 1, len(anomaly))
-                if not anomaly[end - length + 1 : end + 1].any()
-            ]
-            found.append(tuple(ends))
-        return tuple(found)
-
-    def _compare(self, job: Job, result: JobResult, held_out_us: tuple[tuple[int, ...], ...]) -> JobResult:
-        self._say(f"{job.name}: training the same model untrained, alone and pooled, to compare")
-        request = CompareRequest(
-            job, tuple(str(agent.home.path) for agent in self._agents.values()), held_out_us
-        )
-        command = [sys.executable, "-m", "hedgerow.simulations.demo.compare"]
-        done = subprocess.run(
-            command, input=msgspec.json.encode(request), capture_output=True, timeout=120, check=False
-        )
-        if done.returncode != 0:
-            raise TransportError(f"comparing {job.name} failed: {done.stderr.decode()[-800:]}")
-        found = msgspec.json.decode(done.stdout.splitlines()[-1], type=Comparison)
-        federated = result.federated if found.federated is None else found.federated
-        metric = result.metric if found.federated is None else f"{result.metric}, later normal rows"
-        if federated <= found.untrained:
-            self._shortfalls.append(
-                f"{job.name}: federated {metric} {federated:.3f} does not beat untrained {found.untrained:.3f}"
-            )
-        return msgspec.structs.replace(
-            result,
-            metric=metric,
-            federated=federated,
-            untrained=found.untrained,
-            local_only=found.local_only,
-            pooled=found.pooled,
-        )
 
 
 def job_toml(job: Job) -> str:
