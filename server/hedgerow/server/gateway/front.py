@@ -13,7 +13,7 @@ from typing import Protocol
 from starlette.types import Message, Receive, Scope, Send
 
 from hedgerow.server.gateway import paths
-from hedgerow.shared.errors import AuthError
+from hedgerow.shared.errors import AuthError, ContentError
 
 LOG = logging.getLogger(__name__)
 
@@ -25,8 +25,8 @@ class Devices(Protocol):
         """Return the device id. Raises AuthError if unregistered, revoked, expired or of another CA."""
 
 
-class _TooLargeError(Exception):
-    """A body went over its bound while it was read."""
+class BodyError(ContentError):
+    """A body went over its bound, or stalled, while it was read."""
 
 
 class Front:
@@ -112,44 +112,63 @@ class Front:
         guarded = _Bounded(receive, send, limit, self._body_timeout_s)
         try:
             await mount.app(scope, guarded.receive, guarded.send)
-        except (_TooLargeError, TimeoutError) as error:
-            if guarded.answered:
-                raise
-            large = isinstance(error, _TooLargeError)
-            status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE if large else HTTPStatus.REQUEST_TIMEOUT
-            detail = f"the body may have at most {limit} bytes" if large else "the body stalled"
-            self.counters[status.name.lower()] += 1
-            await _refuse(send, status, detail)
+        except BodyError as error:
+            LOG.debug("%s: %s", scope["path"], error)
+        finally:
+            guarded.let_go()
+        if guarded.refusal is not None and not guarded.answered:
+            self.counters[guarded.refusal[0].name.lower()] += 1
+            await _refuse(send, *guarded.refusal)
 
 
 class _Bounded:
-    """A request's receive and send that count the body and note that an answer was begun."""
+    """A request's receive and send that bound the body, in bytes and in time between its pieces.
+
+    Once the body is refused, what the app answers to that is dropped: it would call it an error of its own.
+    """
 
     def __init__(self, receive: Receive, send: Send, limit: int, timeout_s: float) -> None:
-        self._receive = receive
-        self._send = send
+        self._receive: Receive | None = receive
+        self._send: Send | None = send
+        self._limit = limit
         self._left = limit
         self._timeout_s = timeout_s
         self._complete = False
         self.answered = False
+        self.refusal: tuple[HTTPStatus, str] | None = None
 
     async def receive(self) -> Message:
-        """Return the next event. Raises _TooLargeError beyond the bound, TimeoutError if the body stalls."""
+        """Return the next event. Raises BodyError if the body is too large or stalls."""
+        if self._receive is None:
+            return {"type": "http.disconnect"}
         if self._complete:
             return await self._receive()
-        async with asyncio.timeout(self._timeout_s):
-            event = await self._receive()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                event = await self._receive()
+        except TimeoutError:
+            raise self._refused(HTTPStatus.REQUEST_TIMEOUT, "the body stalled") from None
         if event["type"] == "http.request":
             self._left -= len(event.get("body", b""))
             self._complete = not event.get("more_body", False)
             if self._left < 0:
-                raise _TooLargeError
+                detail = f"the body may have at most {self._limit} bytes"
+                raise self._refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
         return event
 
     async def send(self, event: Message) -> None:
-        """Send on."""
-        self.answered = True
-        await self._send(event)
+        """Send on, unless the body was refused before the answer began."""
+        if self._send is not None and (self.answered or self.refusal is None):
+            self.answered = True
+            await self._send(event)
+
+    def let_go(self) -> None:
+        """Forget the connection: frameworks keep requests in cycles, and a connection's buffers with them."""
+        self._receive = self._send = None
+
+    def _refused(self, status: HTTPStatus, detail: str) -> BodyError:
+        self.refusal = status, detail
+        return BodyError(detail)
 
 
 def _declared(scope: Scope) -> int | None:
