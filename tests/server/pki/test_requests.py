@@ -107,6 +107,15 @@ def test_a_damaged_request_is_refused_or_still_proves_its_key(data: st.DataObjec
     assert isinstance(key.curve, ec.SECP256R1)
 
 
+def test_a_request_of_an_unknown_version_is_refused() -> None:
+    der = bytearray(GOOD_DER)
+    der[der.index(b"\x02\x01\x00") + 2] = 1  # the version, v1 is 0
+    text = f"-----BEGIN CERTIFICATE REQUEST-----\n{base64.b64encode(der).decode()}\n-----END CERTIFICATE REQUEST-----\n"
+
+    with pytest.raises(ContentError, match="PKCS#10"):
+        key_of_request(text, "pump-1")
+
+
 @given(st.text(max_size=400))
 def test_any_text_is_refused_cleanly(text: str) -> None:
     with pytest.raises(ContentError):

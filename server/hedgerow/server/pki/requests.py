@@ -22,7 +22,7 @@ def key_of_request(csr_pem: str, device: str) -> ec.EllipticCurvePublicKey:
         key = request.public_key()
         signed = request.is_signature_valid
         names = request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise ContentError("csr_pem: not a PKCS#10 certificate request in PEM") from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise ContentError("csr_pem: the key must be on the curve P-256")

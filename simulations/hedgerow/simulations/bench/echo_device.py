@@ -67,13 +67,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.add_argument("--values", type=int, required=True)
     options.add_argument("--no-fetch", action="store_true")
     args = options.parse_args(argv)
-    values = np.random.default_rng().standard_normal(args.values, np.float32) / 1000
-    update = values.astype("<f4").view(np.uint8).data
-    sha256 = hashlib.sha256(update).hexdigest()
-    nodes = [FleetNode(args.url, identity_in(home), args.job) for home in args.home]
-    threads = [
-        threading.Thread(target=serve, args=(node, update, sha256, not args.no_fetch)) for node in nodes
-    ]
+    pool = np.random.default_rng().standard_normal(args.values + len(args.home), np.float32) / 1000
+    threads = []
+    for index, home in enumerate(args.home):
+        # Every device's own: equal objects would be stored once by the server, which is not what devices send.
+        update = pool[index : index + args.values].astype("<f4", copy=False).view(np.uint8).data
+        node = FleetNode(args.url, identity_in(home), args.job)
+        sha256 = hashlib.sha256(update).hexdigest()
+        threads.append(threading.Thread(target=serve, args=(node, update, sha256, not args.no_fetch)))
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -62,6 +62,7 @@ class FleetNode:
         self._received = ""
         self._closing = threading.Event()
         self._replaced = False
+        self._polling = False
         self._thread: threading.Thread | None = None
 
     def activate(self, timeout_s: float = 60.0) -> None:
@@ -81,7 +82,7 @@ class FleetNode:
         deadline = time.monotonic() + timeout_s
         while not self._closing.is_set():
             left_s = max(0.0, deadline - time.monotonic())
-            body = self._retry(left_s, partial(self._calls.next, left_s, self._received))
+            body = self._retry(left_s, partial(self._poll, left_s))
             if body is not None:
                 instruction, handle = read_instruction(body)
                 self._received = handle.message_id
@@ -156,10 +157,25 @@ class FleetNode:
                 return result
 
     def _beat(self) -> None:
+        """Beat while training or uploading; a waiting ``receive`` is a sign of life itself.
+
+        The connection is closed after each beat: a thousand idle ones would cost the server a quarter of a megabyte each.
+        """
         while not self._closing.wait(self._heartbeat_interval_s):
+            if self._polling:
+                continue
             try:
                 self._beats.heartbeat(self._node_id, self._heartbeat_interval_s)
             except (ReplacedError, AuthError):
                 return  # the main thread learns the same from its own next request
             except HedgerowError:
                 continue
+            finally:
+                self._heart.close()
+
+    def _poll(self, wait_s: float) -> bytearray | None:
+        self._polling = True
+        try:
+            return self._calls.next(wait_s, self._received)
+        finally:
+            self._polling = False
