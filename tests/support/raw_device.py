@@ -36,7 +36,13 @@ class RawDevice:
         return context.wrap_socket(plain, server_hostname=SERVER_NAME)
 
     def request(
-        self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None, *, keep: bool = False
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        headers: dict[str, str] | None = None,
+        *,
+        keep: bool = False,
     ) -> tuple[int, bytes]:
         """Send one request as it is written and return status and body; ``keep`` reuses the connection."""
         connected = self.kept or self.connect()

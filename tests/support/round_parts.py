@@ -22,7 +22,9 @@ T = TypeVar("T")
 JOB = "job-1"
 
 
-def instruction(n: int = 16, *, round: int = 1, model: bytes = b"", sha256: str = "", job: str = JOB) -> TrainInstruction:
+def instruction(
+    n: int = 16, *, round: int = 1, model: bytes = b"", sha256: str = "", job: str = JOB
+) -> TrainInstruction:
     """Return an instruction for a model of ``n`` values."""
     return TrainInstruction(
         job_id=job,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from hedgerow.edge_agent.inference.prediction import Prediction
@@ -17,12 +17,15 @@ _BASELINE: Final = "statistical-baseline"
 @dataclass
 class _Raised:
     since_us: int
-    bundle: str
+    told: set[str] = field(default_factory=set)
     quiet: int = 0
 
 
 class AlarmTracker:
-    """Follows each spec's predictions. An alarm is told at its first window; again after it was over, or by another model."""
+    """Follows each spec's predictions.
+
+    An alarm is told at its first window, once more by each other model that sees it too, and again after it was over.
+    """
 
     def __init__(self, quiet_windows: int = QUIET_WINDOWS) -> None:
         self._quiet_windows = quiet_windows
@@ -36,12 +39,13 @@ class AlarmTracker:
         """Return what to tell about this window, None for nothing new."""
         raised = self._raised.get(sample.spec)
         if prediction.answer.alarm:
-            if raised is not None and raised.bundle == prediction.source.bundle:
-                raised.quiet = 0
+            if raised is None:
+                raised = self._raised[sample.spec] = _Raised(sample.start_us)
+            raised.quiet = 0
+            # Once per model: where two of them take turns, they must not flood the server.
+            if prediction.source.bundle in raised.told:
                 return None
-            # Another model than the one that raised the alarm sees it too: that is news.
-            since_us = sample.start_us if raised is None else raised.since_us
-            self._raised[sample.spec] = _Raised(since_us, prediction.source.bundle)
+            raised.told.add(prediction.source.bundle)
             return "critical", _alarm(sample, prediction)
         if raised is None or prediction.answer.score is None:
             return None

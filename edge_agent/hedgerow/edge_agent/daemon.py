@@ -9,6 +9,7 @@ import logging
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,13 +27,12 @@ from hedgerow.edge_agent.link.link import Link
 from hedgerow.edge_agent.link.renewal import Renewal
 from hedgerow.edge_agent.link.traffic import Traffic
 from hedgerow.edge_agent.local_api.server import LocalApi
-from hedgerow.edge_agent.outbox.store import Outbox
 from hedgerow.edge_agent.recipes import InstalledRecipes
-from hedgerow.edge_agent.samples.store import SampleStore
-from hedgerow.edge_agent.telemetry.broker import BrokerSettings
+from hedgerow.edge_agent.storage import open_storage
+from hedgerow.edge_agent.telemetry.broker import broker_settings
 from hedgerow.edge_agent.telemetry.mqtt import MqttTelemetry
 from hedgerow.edge_agent.telemetry.pipeline import Pipeline
-from hedgerow.edge_agent.trainer.supervisor import TrainerSupervisor
+from hedgerow.edge_agent.trainer.supervisor import STOP_GRACE_S, TrainerSupervisor
 from hedgerow.edge_agent.updater.supervise import UpdaterProcess
 from hedgerow.edge_agent.vitals import AgentStatus, Vitals, Watched
 from hedgerow.edge_agent.watchdog import Watchdog
@@ -60,19 +60,14 @@ class Daemon:
         self._publish: Callable[[str, bytes], None] = lambda _topic, _payload: None
         self._report: Callable[[], None] = lambda: None
         self.clock = LastKnownTime(home.clock)
-        self.outbox = Outbox(
-            home.outbox, max_bytes=config.outbox.max_bytes, max_events=config.outbox.max_events
-        )
-        self.store = SampleStore(
-            home.samples, max_bytes=profile.store.max_bytes, max_age_s=profile.store.max_age_s
-        )
-        if self.store.moved_aside is not None:
-            self._tell("warning", Notice("samples-damaged", f"moved aside to {self.store.moved_aside.name}"))
+        self.outbox, self.store, opened = open_storage(home, config.outbox, profile.store)
+        for notice in opened:
+            self._tell("warning", notice)
         for spec in profile.tensor:
             self.store.declare(spec)
         self.engine = Engine(profile, home.path / "inference", self._history)
         self.pipeline = Pipeline(profile, self.store, on_window=self._on_window, on_notice=self._on_notice)
-        self.mqtt = MqttTelemetry(broker_settings(home, config), self.pipeline, on_notice=self._on_notice)
+        self.mqtt = MqttTelemetry(broker_settings(config, home), self.pipeline, on_notice=self._on_notice)
         self._publish = self.mqtt.publish
         self._updater = UpdaterProcess(home.path, config.server_url, runtimes=profile.runtimes)
         self.installer = Installer(
@@ -80,7 +75,7 @@ class Daemon:
             self.engine,
             self._updater,
             on_change=self._changed,
-            on_notice=lambda code, text: self._on_notice(Notice(code, text)),
+            on_notice=lambda code, text: self._on_notice(Notice(code, text[:1000])),
         )
         self.supervisor = TrainerSupervisor(home.path, self._trainer_exited)
         self._recipes = InstalledRecipes(self._changed)
@@ -112,7 +107,7 @@ class Daemon:
             traffic=traffic,
         )
         self._report = self.link.heartbeat_now
-        self._renewal = Renewal(home, self.link.identity_renewed)
+        self._renewal = Renewal(home, self._identity_renewed)
         self.api = LocalApi(
             token_file=home.api_token,
             predict=self.engine.predict,
@@ -125,7 +120,7 @@ class Daemon:
         """Start every part. Raises what a part raises; nothing is left running then by the caller's ``stop``."""
         self.installer.start()
         self.api.start()
-        write_atomically(self._home.api_port_note, str(self.api.port).encode())
+        self._note_port()
         self.mqtt.start()
         if self._config.trainer.enabled:
             self.supervisor.start()
@@ -136,16 +131,21 @@ class Daemon:
         log.info("agent %s: local API at %s", self._config.device, self.api.url)
 
     def stop(self, deadline_s: float = STOP_DEADLINE_S) -> None:
-        """Stop in reverse: no new readings, what is decided is stored, children are ended."""
+        """Stop in reverse: no new readings, what is decided is stored, children are ended. One deadline for all."""
+        end = time.monotonic() + deadline_s
+
+        def left_s() -> float:
+            return max(0.1, end - time.monotonic())
+
         self._recipes.stop()
-        self._updater.stop()
-        self._renewal.stop(deadline_s)
-        self.mqtt.stop(deadline_s)
+        self._updater.stop(min(2.0, left_s()))
+        self.mqtt.stop(left_s())
         if self._config.trainer.enabled:
-            self.supervisor.stop(deadline_s)
-        self.installer.stop(deadline_s)
-        self.link.stop(deadline_s)
-        self.api.stop(deadline_s)
+            self.supervisor.stop(min(STOP_GRACE_S, left_s()))
+        self.installer.stop(left_s())
+        self.link.stop(left_s())
+        self.api.stop(left_s())
+        self._renewal.stop(left_s())
         self._home.api_port_note.unlink(missing_ok=True)
         self.engine.close()
         self.store.close()
@@ -194,49 +194,52 @@ class Daemon:
         kind = str(body.__struct_config__.tag)
         try:
             self.outbox.put(severity, body)
-        except StorageError as error:
+        except HedgerowError as error:
             log.error("event %s is lost to the server: %s", kind, error)
-        self._publish(kind, msgspec.json.encode(body))
+        self._publish(f"up/{kind}", msgspec.json.encode(body))
+
+    def _note_port(self) -> None:
+        try:
+            write_atomically(self._home.api_port_note, str(self.api.port).encode())
+        except StorageError as error:
+            log.warning("%s; the commands on this device find the agent only by its api_port", error)
 
     def _changed(self) -> None:
         self._report()
 
     def _on_desired(self, desired: DesiredState) -> None:
-        self._desired = desired
+        try:
+            self._follow(desired)
+        except Exception as error:  # the polling thread's boundary: it must outlive any fault of a part
+            log.exception("desired state %d could not be followed", desired.revision)
+            raise HedgerowError(
+                f"desired state {desired.revision}: {type(error).__name__}: {error}"
+            ) from error
+
+    def _follow(self, desired: DesiredState) -> None:
         self.installer.want(desired.bundles)
         if self._config.trainer.enabled:
             self.supervisor.want({job.job_id for job in desired.jobs})
+        self._desired = desired
         self._report()
+
+    def _identity_renewed(self) -> None:
+        """Go on under the new key: the link's next connection, and the trainers, whose Flower node has that key."""
+        self.link.identity_renewed()
+        self.mqtt.identity_renewed()
+        self.supervisor.restart()
 
     def _trainer_exited(self, job_id: str, code: int) -> None:
         self.link.trainer_exited(TrainerExit(job_id, code))
         self._report()
 
     def _history(self, spec: str, limit: int) -> npt.NDArray[np.generic]:
-        return self.store.read(spec, limit=limit).arrays
-
-
-def broker_settings(home: AgentHome, config: AgentConfig) -> BrokerSettings:
-    """Return how to reach the broker, with files of the home. Raises ConfigError if the password file is missing."""
-    mqtt = config.mqtt
-    password = None
-    if mqtt.password_file:
-        path = home.path / mqtt.password_file
+        """Return samples to fit on; none if the store cannot be read, so that what is fitted goes on answering."""
         try:
-            password = path.read_text().strip()
-        except OSError as error:
-            raise ConfigError(f"{path}: the broker's password cannot be read: {error.strerror}") from error
-    fleet = mqtt.tls == "fleet"
-    return BrokerSettings(
-        url=mqtt.url,
-        client_id=config.device,
-        topic_prefix=f"hedgerow/v1/{config.device}/up",
-        username=mqtt.username or None,
-        password=password,
-        ca_file=str(home.ca) if fleet else None,
-        certificate_file=str(home.certificate) if fleet else None,
-        key_file=str(home.key) if fleet else None,
-    )
+            return self.store.read(spec, limit=limit).arrays
+        except HedgerowError as error:
+            log.warning("no samples of %s to fit on: %s", spec, error)
+            return np.empty((0, *self.engine.specs()[spec].shape), np.float32)
 
 
 def _own_threads() -> frozenset[str]:

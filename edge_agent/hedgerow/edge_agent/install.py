@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -19,10 +19,11 @@ from hedgerow.edge_agent.inference.served import Served
 from hedgerow.edge_agent.link.reconnect import Reconnect
 from hedgerow.edge_agent.slots.slots import Slots
 from hedgerow.edge_agent.updater.result import UpdateResult
-from hedgerow.shared.errors import HedgerowError, TransportError
+from hedgerow.shared.errors import ContentError, HedgerowError, StorageError, TransportError
 from hedgerow.shared.messages import BundleReport, BundleTarget
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 State = Literal["downloading", "verified", "serving", "failed"]
 
 
@@ -111,7 +112,14 @@ class Installer:
             self._wake.clear()
             if self._stopping:
                 return
-            wait_s = self._step()
+            try:
+                wait_s = self._step()
+            except (
+                Exception
+            ) as error:  # the thread's boundary: a fault in one update must not end all updates
+                log.exception("installing failed")
+                wait_s = self._retry.failed(TransportError(f"{type(error).__name__}: {error}"))
+                self._on_notice("install-failed", f"{type(error).__name__}: {error}; tried again")
 
     def _step(self) -> float | None:
         """Install what is missing; return the seconds until another try, None if nothing is left to try."""
@@ -147,6 +155,8 @@ class Installer:
         self._note(target, "verified", "")
         try:
             self._bring_in(target)
+        except StorageError as error:
+            return msgspec.structs.replace(result, reason="storage", detail=str(error))
         except HedgerowError as error:
             return msgspec.structs.replace(result, reason="mismatch", detail=str(error))
         log.info("%s version %d serves", target.model, target.version)
@@ -158,36 +168,55 @@ class Installer:
         staged = slots.find(target.manifest_sha256)
         if staged is None:
             raise HedgerowError("the staged bundle is gone from its slot")
-        prepared = self._engine.prepare(staged)
+        prepared = _named_faults(self._engine.prepare, staged)
         try:
             slots.activate(target.manifest_sha256)
         except HedgerowError:
             prepared.retire()
             raise
         self._engine.switch(prepared)
-        installed = slots.check().installed
-        if installed is not None and not target.rollback_ok:
-            slots.confirm(installed)
+        if not target.rollback_ok:
+            self._confirm(slots)
+
+    def _confirm(self, slots: Slots) -> None:
+        """Note that the active version serves. It serves whether or not that can be written; the next start notes it."""
+        try:
+            installed = slots.check().installed
+            if installed is not None:
+                slots.confirm(installed)
+        except HedgerowError as error:
+            self._on_notice("not-confirmed", f"{slots.model}: {error}")
 
     def _load_installed(self, model: str) -> None:
         """Let the active slot serve, or the one before it, or nothing; say why it is not the active one."""
         slots = Slots(self._root, model)
-        choice = slots.check()
+        try:
+            choice = slots.check()
+        except HedgerowError as error:
+            # A full disk cannot switch the slots; what lies in the other one serves all the same.
+            self._on_notice("slot-damaged", f"{model}: {error}")
+            self._serve_or_tell(model, slots.idle)
+            return
         if choice.source != "champion" and choice.reason:
             self._on_notice("slot-damaged", f"{model}: {choice.reason}; {choice.source} serves")
-        if choice.folder is None:
+        if choice.folder is None or choice.installed is None:
             return
-        started = time.monotonic()
         try:
-            self._engine.load(choice.folder)
-            log.info("%s serves from %s after %.2f s", model, choice.folder.name, time.monotonic() - started)
+            self._serve(model, choice.folder)
         except HedgerowError as error:
             self._on_notice("bundle-unfit", f"{model}: {error}")
-            self._fall_back(slots, model)
+            self._serve_or_tell(model, slots.rollback)
+            return
+        self._confirm(slots)
 
-    def _fall_back(self, slots: Slots, model: str) -> None:
+    def _serve(self, model: str, folder: Path) -> None:
+        started = time.monotonic()
+        _named_faults(self._engine.load, folder)
+        log.info("%s serves from %s after %.2f s", model, folder.name, time.monotonic() - started)
+
+    def _serve_or_tell(self, model: str, folder: Callable[[], Path]) -> None:
         try:
-            self._engine.load(slots.rollback())
+            self._serve(model, folder())
         except HedgerowError as error:
             self._on_notice("no-model", f"{model}: {error}; the baseline serves")
 
@@ -200,3 +229,13 @@ class Installer:
                 return
             self._states[target.model] = report
         self._on_change()
+
+
+def _named_faults(use: Callable[[Path], T], folder: Path) -> T:
+    """Call an engine with a bundle. Whatever breaks on a bundle is the bundle's fault: raised as ContentError."""
+    try:
+        return use(folder)
+    except HedgerowError:
+        raise
+    except Exception as error:  # a plug-in boundary: engines raise what they like on a file they dislike
+        raise ContentError(f"{folder.name}: {type(error).__name__}: {error}") from error

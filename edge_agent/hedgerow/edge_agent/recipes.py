@@ -24,6 +24,8 @@ class InstalledRecipes:
     def __init__(self, on_known: Callable[[], None]) -> None:
         self._on_known = on_known
         self._found: tuple[RecipeReport, ...] = ()
+        self._lock = threading.Lock()
+        self._stopped = False
         self._child: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._ask, name="hedgerow-recipes", daemon=True)
 
@@ -32,21 +34,31 @@ class InstalledRecipes:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the question if it is still open."""
-        if self._child is not None and self._child.poll() is None:
-            self._child.kill()
+        """End the question if it is still open, and return when its process is gone; nothing is asked any more."""
+        with self._lock:
+            self._stopped = True
+            child = self._child
+        if child is not None and child.poll() is None:
+            child.kill()
+            child.wait()
 
     def found(self) -> tuple[RecipeReport, ...]:
         """Return the recipes; empty until the answer is here, and on a device without the training extra."""
         return self._found
 
     def _ask(self) -> None:
-        command = [sys.executable, "-m", "hedgerow.edge_agent.trainer.installed"]
+        # -P: the working directory must not be able to shadow an installed module.
+        command = [sys.executable, "-P", "-m", "hedgerow.edge_agent.trainer.installed"]
         try:
-            self._child = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-            )
-            output, _ = self._child.communicate(timeout=DEADLINE_S)
+            with self._lock:
+                if self._stopped:
+                    return
+                child = self._child = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+                )
+            output, _ = child.communicate(timeout=DEADLINE_S)
+            if self._stopped:
+                return
             self._found = tuple(msgspec.json.decode(output[:_MAX_OUTPUT_BYTES], type=list[RecipeReport]))
         except subprocess.TimeoutExpired:
             self.stop()

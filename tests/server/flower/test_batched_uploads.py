@@ -148,7 +148,7 @@ def test_a_malformed_reply_is_refused_with_a_reason_and_the_honest_one_still_cou
 
 def test_a_reply_of_consistent_objects_without_a_header_becomes_an_error(tmp_path: Path) -> None:
     def get(object_id: str) -> bytes | None:
-        return {"m": b"Message r 0\x00", "r": b'RecordDict  2\x00{}'}.get(object_id)
+        return {"m": b"Message r 0\x00", "r": b"RecordDict  2\x00{}"}.get(object_id)
 
     with pytest.raises(ContentError, match="malformed"):
         decode_packed(get, "m")
@@ -164,7 +164,9 @@ def test_any_bytes_in_the_store_decode_or_are_refused(objects: dict[str, bytes])
         decode_packed(contents.get, "m")
 
 
-def test_a_connection_that_breaks_inside_an_upload_frees_its_slot_and_the_device_tries_again(tmp_path: Path) -> None:
+def test_a_connection_that_breaks_inside_an_upload_frees_its_slot_and_the_device_tries_again(
+    tmp_path: Path,
+) -> None:
     async def scenario(upload: Upload) -> None:
         def break_off() -> None:
             connected = upload.raw.connect()
@@ -200,7 +202,9 @@ def test_an_upload_that_stalls_loses_its_slot(tmp_path: Path) -> None:
 def test_an_upload_without_a_length_is_refused_unread(tmp_path: Path) -> None:
     async def scenario(upload: Upload) -> None:
         headers = {**upload.headers(), "transfer-encoding": "chunked", "content-length": ""}
-        status, _ = await in_thread(upload.raw.request, "POST", fleetwire.REPLY_PATH, b"1\r\nx\r\n0\r\n\r\n", headers)
+        status, _ = await in_thread(
+            upload.raw.request, "POST", fleetwire.REPLY_PATH, b"1\r\nx\r\n0\r\n\r\n", headers
+        )
         assert status == 411
         await upload.honest()
 
@@ -213,7 +217,9 @@ def test_frames_are_cut_the_same_whatever_the_pieces(data: bytes, size: int) -> 
     body = b"".join(fleetwire.frame_head(len(frame)) + frame for frame in frames)
     for step in (1, 3, size, len(body)):
         decoder = fleetwire.FrameDecoder()
-        got = [frame for start in range(0, len(body), step) for frame in decoder.feed(body[start : start + step])]
+        got = [
+            frame for start in range(0, len(body), step) for frame in decoder.feed(body[start : start + step])
+        ]
         decoder.finish()
         assert got == frames
 

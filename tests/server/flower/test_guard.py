@@ -95,7 +95,9 @@ def test_a_cannot_act_as_b_on_any_fleet_route(tmp_path: Path) -> None:
             own = await in_thread(attack.a.fleet, name, request)
             assert own[0] in (401, 403), (name, "signed by a's own key", own)
 
-            stolen = await in_thread(lambda name=name, request=request: attack.a.fleet(name, request, signer=attack.keys["b"]))
+            stolen = await in_thread(
+                lambda name=name, request=request: attack.a.fleet(name, request, signer=attack.keys["b"])
+            )
             assert stolen[0] in (401, 403), (name, "signed by b's key, over a's connection", stolen)
 
             headers = {
@@ -106,9 +108,7 @@ def test_a_cannot_act_as_b_on_any_fleet_route(tmp_path: Path) -> None:
             forged = await in_thread(attack.a.request, "POST", f"/v1/fleet/{name}", body, headers)
             assert forged[0] == 401, (name, "b's key claimed, a's signature", forged)
         assert attack.link.trainers.has("b")
-        status, body = await in_thread(
-            attack.b.fleet, "pull-object", as_b(attack)["pull-object"]
-        )
+        status, body = await in_thread(attack.b.fleet, "pull-object", as_b(attack)["pull-object"])
         assert status == 200, "b itself still can"
 
     run(tmp_path, scenario)
@@ -118,9 +118,17 @@ def test_a_cannot_touch_bs_messages_under_its_own_name(tmp_path: Path) -> None:
     async def scenario(attack: Attack) -> None:
         a = Node(node_id=attack.nodes["a"])
         pull = PullObjectRequest(node=a, run_id=attack.run_id, object_id=attack.message_id)
-        confirm = ConfirmMessageReceivedRequest(node=a, run_id=attack.run_id, message_object_id=attack.message_id)
-        push = PushObjectRequest(node=a, run_id=attack.run_id, object_id=attack.message_id, object_content=b"x")
-        for name, request in (("pull-object", pull), ("confirm-message-received", confirm), ("push-object", push)):
+        confirm = ConfirmMessageReceivedRequest(
+            node=a, run_id=attack.run_id, message_object_id=attack.message_id
+        )
+        push = PushObjectRequest(
+            node=a, run_id=attack.run_id, object_id=attack.message_id, object_content=b"x"
+        )
+        for name, request in (
+            ("pull-object", pull),
+            ("confirm-message-received", confirm),
+            ("push-object", push),
+        ):
             assert (await in_thread(attack.a.fleet, name, request))[0] == 403, name
         assert attack.message_id in attack.link.state.object_store
 

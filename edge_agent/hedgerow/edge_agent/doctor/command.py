@@ -46,8 +46,9 @@ def main(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hedgerow doctor",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Find what is wrong with this installation, this device and this server; nothing is changed.",
-        epilog="Exit codes: 0 all well, 1 something is wrong, 2 wrong usage. "
+        epilog="Exit codes: 0 all well, 1 something is wrong, 2 wrong usage.\n"
         "Example: hedgerow doctor --home /var/lib/hedgerow --json",
     )
     home = "the device's folder (default: HEDGEROW_HOME or /var/lib/hedgerow, where there is one)"

@@ -49,7 +49,9 @@ def loopback_context(folder: Path) -> ssl.SSLContext:
         context.load_cert_chain(pair)
         pair.unlink()
     except (OSError, ssl.SSLError) as error:
-        raise StorageError(f"{folder}: the proxy's loopback certificate cannot be written: {error}") from error
+        raise StorageError(
+            f"{folder}: the proxy's loopback certificate cannot be written: {error}"
+        ) from error
     return context
 
 

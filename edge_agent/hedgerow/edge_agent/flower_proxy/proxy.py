@@ -112,6 +112,7 @@ class _Server(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A connection that broke off is no event."""
+        del request
         LOG.debug("a connection of %s broke off", client_address, exc_info=True)
 
 
@@ -120,10 +121,10 @@ def _handler(client: httpx.Client) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
         timeout = _IDLE_S
 
-        def do_POST(self) -> None:  # noqa: N802  (the name is the standard library's)
+        def do_POST(self) -> None:
             self._serve()
 
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             self._serve()
 
         def log_message(self, format: str, *args: object) -> None:
@@ -131,12 +132,14 @@ def _handler(client: httpx.Client) -> type[BaseHTTPRequestHandler]:
 
         def _serve(self) -> None:
             length = self.headers.get("content-length")
+            self._unread = 0
             refused = rules.judge(self.command, self.path, self.headers.get("host"), length)
             if refused is not None:
                 self._refuse(*refused)
                 return
+            self._unread = int(length or 0)
             try:
-                self._forward(int(length or 0))
+                self._forward(self._unread)
             except httpx.HTTPError as error:
                 LOG.warning("the server cannot be reached: %s", error)
                 self._refuse(HTTPStatus.BAD_GATEWAY, "the server cannot be reached")
@@ -160,17 +163,20 @@ def _handler(client: httpx.Client) -> type[BaseHTTPRequestHandler]:
                 response.close()
 
         def _body(self, n_bytes: int) -> Iterator[bytes]:
-            left = n_bytes
-            while left:
-                piece = self.rfile.read(min(left, _PIECE_BYTES))
+            self._unread = n_bytes
+            while self._unread:
+                piece = self.rfile.read(min(self._unread, _PIECE_BYTES))
                 if not piece:
                     raise httpx.WriteError("the node closed the connection")
-                left -= len(piece)
+                self._unread -= len(piece)
                 yield piece
 
         def _refuse(self, status: HTTPStatus, detail: str) -> None:
             body = json.dumps({"detail": detail}).encode()
             self.close_connection = True
+            # Closing with unread bytes resets the connection, and the node would never see this answer.
+            while self._unread and (piece := self.rfile.read(min(self._unread, _PIECE_BYTES))):
+                self._unread -= len(piece)
             self.send_response(status)
             self.send_header("content-type", "application/json")
             self.send_header("content-length", str(len(body)))

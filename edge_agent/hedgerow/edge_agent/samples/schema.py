@@ -38,7 +38,7 @@ def open_writer(path: Path) -> sqlite3.Connection:
     """Open or create the store at ``path`` for writing. Raises DamagedError, or StorageError for other trouble."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
+        if str(path) != ":memory:" and not path.exists():
             os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
         connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
     except (OSError, sqlite3.Error) as error:

@@ -60,6 +60,7 @@ class MqttTelemetry:
         self._choice = VersionChoice()
         self._client: paho.Client | None = None
         self._client_version = ""
+        self._renewed = threading.Event()
         self._unacknowledged: list[tuple[int, int]] = []
         self._outgoing: deque[tuple[str, bytes, bool]] = deque(maxlen=MAX_WAITING_PUBLICATIONS)
         self._in_flight = 0
@@ -98,6 +99,10 @@ class MqttTelemetry:
         """Send a result below the topic prefix with QoS 1; from any thread. Beyond the bound the oldest are dropped."""
         self._outgoing.append((f"{self._settings.topic_prefix}/{suffix}", payload, retain))
         self._wake()
+
+    def identity_renewed(self) -> None:
+        """Present the certificate that is on disk now, from the next session on; from any thread."""
+        self._renewed.set()
 
     def _wake(self) -> None:
         with contextlib.suppress(OSError):
@@ -217,6 +222,11 @@ class MqttTelemetry:
 
     def _client_for(self, version: str) -> paho.Client:
         """Return the client for a version; one is kept, because it holds what is still to be confirmed."""
+        if self._renewed.is_set():
+            # paho takes a TLS context only once: a new client, and what the old one had not confirmed is let go.
+            self._renewed.clear()
+            self._client = None
+            self._context = self._settings.tls_context() if self._tls else None
         if self._client is not None and self._client_version == version:
             return self._client
         self._in_flight = 0

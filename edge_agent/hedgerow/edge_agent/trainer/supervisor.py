@@ -55,7 +55,7 @@ class TrainerSupervisor:
         self._environment = {**os.environ, **trainer_environment(), **(environment or {})}
         self._lock = threading.Lock()
         self._wanted: frozenset[str] = frozenset()
-        self._stopping = False
+        self._stopping = self._restarting = False
         self._grace_s = STOP_GRACE_S
         self._children: dict[str, _Child] = {}
         self._selector = selectors.DefaultSelector()
@@ -74,6 +74,12 @@ class TrainerSupervisor:
         """
         with self._lock:
             self._wanted = frozenset(job_ids)
+        self._wake()
+
+    def restart(self) -> None:
+        """Stop the trainers that run and start all wanted ones afresh, those given up too."""
+        with self._lock:
+            self._restarting = True
         self._wake()
 
     def running(self) -> dict[str, int]:
@@ -111,8 +117,11 @@ class TrainerSupervisor:
         while True:
             with self._lock:
                 wanted, stopping = self._wanted, self._stopping
+                restarting, self._restarting = self._restarting, False
             if stopping:
                 break
+            if restarting:
+                self._stop_children(list(self._children))
             self._follow(wanted)
             for key, _ in self._selector.select(self._until_next_start()):
                 if key.data is None:

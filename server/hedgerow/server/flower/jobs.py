@@ -10,7 +10,6 @@ from hedgerow.server.rounds.link import Reply, Wire
 from hedgerow.shared.job import TrainInstruction
 
 
-
 @dataclass
 class Outstanding:
     """One instruction on its way. ``delivered_to`` is the activation that fetched it; ``frames`` serve a repeat."""

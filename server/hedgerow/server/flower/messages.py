@@ -65,9 +65,7 @@ def decode_packed(get: GetObject, reply_id: str) -> Decoded:
         _, children, body = _open(get, reply_id, "Message")
         message = ProtoMessage.FromString(bytes(body))
         if message.HasField("error"):
-            return Decoded(
-                None, (), f"the device's app failed: {message.error.reason[:200]}"
-            )
+            return Decoded(None, (), f"the device's app failed: {message.error.reason[:200]}")
         if len(children) != 1:
             raise ContentError("a reply must carry one record dictionary")
         records = _names(get, children[0], "RecordDict")

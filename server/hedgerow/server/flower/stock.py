@@ -7,6 +7,7 @@ answers with one ``ArrayRecord`` holding as many values in all, and possibly a `
 from __future__ import annotations
 
 import hashlib
+
 import numpy as np
 import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict

@@ -192,7 +192,11 @@ def _install_bytes() -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark and print it. Exit codes: 0 measured (met or not), 1 failed, 2 wrong usage."""
-    parser = argparse.ArgumentParser(prog="hedgerow bench agent", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="hedgerow bench agent",
+        description=__doc__.splitlines()[0],
+        epilog="example: hedgerow bench agent --runtime litert --json",
+    )
     parser.add_argument(
         "--runtime", choices=("onnxruntime", "litert"), default="onnxruntime", help="the one engine"
     )

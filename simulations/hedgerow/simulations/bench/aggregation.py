@@ -30,7 +30,9 @@ WANTED_COPIES = 5.0
 def parser() -> argparse.ArgumentParser:
     """Return the command's options."""
     options = argparse.ArgumentParser(
-        prog="hedgerow bench aggregation", description="memory of a round with many large updates"
+        prog="hedgerow bench aggregation",
+        description="memory of a round with many large updates",
+        epilog="example: hedgerow bench aggregation --updates 20 --json",
     )
     options.add_argument("--updates", type=int, default=100, help="devices, one update each (default 100)")
     options.add_argument(

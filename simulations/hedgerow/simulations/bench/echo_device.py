@@ -18,7 +18,6 @@ from hedgerow.edge_agent.home import IdentityFiles
 from hedgerow.edge_agent.trainer.fleet import FleetNode, JobClosedError
 from hedgerow.shared.job import TrainInstruction, TrainReply
 
-
 _LOOK_S = 2.0
 
 

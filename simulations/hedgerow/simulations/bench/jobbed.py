@@ -52,6 +52,7 @@ class RoundTimes:
 
     def committed(self, round: int, result: RoundResult, model: Vector, model_sha256: str) -> None:
         """Note the time."""
+        del model, model_sha256
         self.commits.append(time.monotonic())
         if result.replied != self._cohort:
             self.problems.append(f"round {round}: {result.replied} of {self._cohort} updates counted")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import statistics
 import subprocess
@@ -31,7 +32,11 @@ _WARM_ROUNDS = 3
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's options."""
-    options = argparse.ArgumentParser(prog="hedgerow bench rounds", description=__doc__.splitlines()[0])
+    options = argparse.ArgumentParser(
+        prog="hedgerow bench rounds",
+        description=__doc__.splitlines()[0],
+        epilog="example: hedgerow bench rounds --rounds 100 --json",
+    )
     options.add_argument("--rounds", type=int, default=50, help="rounds of ours per model (default 50)")
     options.add_argument(
         "--stock-rounds", type=int, default=3, help="rounds of stock Flower per model (default 3)"
@@ -91,7 +96,7 @@ async def _ours(folder: Path, values: int, rounds: int) -> list[float]:
             for process in processes:
                 await asyncio.to_thread(_ended, process)
     commits = times.commits[_WARM_ROUNDS - 1 :]
-    return [later - earlier for earlier, later in zip(commits, commits[1:], strict=False)]
+    return [later - earlier for earlier, later in itertools.pairwise(commits)]
 
 
 def device_command(url: str, job_id: str, values: int, homes: Sequence[Path], *options: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -69,7 +70,7 @@ class StockFlower:
                 raise HedgerowError(f"stock Flower did not finish its rounds: {log[-2000:]}")
             time.sleep(0.2)
         times = json.loads(out.read_text())
-        return [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+        return [later - earlier for earlier, later in itertools.pairwise(times)]
 
     def _start_run(self, config: dict[str, int | str]) -> None:
         """Do what ``flwr run`` does: build the app's bundle and ask the SuperLink to start it.

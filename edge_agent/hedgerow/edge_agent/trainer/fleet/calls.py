@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Literal
 from urllib.parse import quote
@@ -109,21 +109,23 @@ def _checked(answer: Answer) -> Answer:
     raise _error(answer.status, _detail(answer))
 
 
+_ERRORS: dict[int, Callable[[str], HedgerowError]] = {
+    HTTPStatus.BAD_REQUEST: lambda detail: ContentError(f"the server refused the request: {detail}"),
+    HTTPStatus.UNAUTHORIZED: lambda detail: AuthError(
+        f"the server refuses this node: {detail}; is this device's clock right?"
+    ),
+    HTTPStatus.FORBIDDEN: lambda detail: AuthError(f"the server refuses this device: {detail}"),
+    HTTPStatus.NOT_FOUND: lambda detail: ContentError(f"the server has no such thing: {detail}"),
+    HTTPStatus.CONFLICT: ReplacedError,
+    HTTPStatus.GONE: JobClosedError,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: lambda detail: ContentError(f"too much for the server: {detail}"),
+    HTTPStatus.PRECONDITION_REQUIRED: InactiveError,
+}
+
+
 def _error(status: int, detail: str) -> HedgerowError:
-    match status:
-        case HTTPStatus.UNAUTHORIZED:
-            return AuthError(f"the server refuses this node: {detail}; is this device's clock right?")
-        case HTTPStatus.FORBIDDEN:
-            return AuthError(f"the server refuses this device: {detail}")
-        case HTTPStatus.CONFLICT:
-            return ReplacedError(detail)
-        case HTTPStatus.GONE:
-            return JobClosedError(detail)
-        case HTTPStatus.PRECONDITION_REQUIRED:
-            return InactiveError(detail)
-        case HTTPStatus.BAD_REQUEST | HTTPStatus.REQUEST_ENTITY_TOO_LARGE | HTTPStatus.NOT_FOUND:
-            return ContentError(f"the server refused the request: {detail}")
-    return TransportError(f"the server answered {status}: {detail}")
+    make = _ERRORS.get(status)
+    return make(detail) if make else TransportError(f"the server answered {status}: {detail}")
 
 
 def _detail(answer: Answer) -> str:

@@ -15,5 +15,5 @@ def train(message: Message, context: Context) -> Message:
     del context
     model = message.content.array_records["arrays"].to_numpy_ndarrays()[0]
     update = np.random.default_rng().standard_normal(model.size, np.float32)
-    records = {"arrays": ArrayRecord([update]), "metrics": MetricRecord({"num-examples": 1})}
-    return Message(RecordDict(dict(records)), reply_to=message)
+    records = RecordDict({"arrays": ArrayRecord([update]), "metrics": MetricRecord({"num-examples": 1})})
+    return Message(records, reply_to=message)

@@ -1,0 +1,167 @@
+"""A node's errors are clear, and its connection comes back: sessions resumed, clocks checked, foreign servers refused."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from tests.support.round_parts import JOB, in_thread, node
+
+from hedgerow.edge_agent.home import IdentityFiles
+from hedgerow.edge_agent.link.tls import device_context
+from hedgerow.edge_agent.trainer.fleet import FleetNode
+from hedgerow.edge_agent.trainer.fleet.connection import Connection, Endpoint
+from hedgerow.edge_agent.trainer.fleet.errors import JobClosedError
+from hedgerow.edge_agent.trainer.fleet.signing import NodeSigner
+from hedgerow.server.flower import LinkConfig
+from hedgerow.shared import fleetwire
+from hedgerow.shared.errors import AuthError, ConfigError, StorageError, TransportError
+from hedgerow.simulations.bench.bed import Bed
+
+T = TypeVar("T")
+
+
+def test_a_server_out_of_reach_is_said_after_the_timeout(tmp_path: Path) -> None:
+    member = node("https://127.0.0.1:1", Bed(tmp_path).identity("a"))
+    with pytest.raises(TransportError, match=r"127\.0\.0\.1:1"):
+        member.activate(0.2)
+    member.close()
+
+
+@pytest.mark.parametrize("url", ["http://x:1", "nonsense", "https://", "ftp://x"])
+def test_a_wrong_url_is_said_at_once(tmp_path: Path, url: str) -> None:
+    with pytest.raises(ConfigError, match="https://HOST:PORT"):
+        node(url, Bed(tmp_path).identity("a"))
+
+
+def test_a_missing_identity_is_said_at_once(tmp_path: Path) -> None:
+    files = IdentityFiles(*(tmp_path / name for name in ("key.pem", "cert.pem", "ca.pem", "facts.json")))
+    with pytest.raises(StorageError):
+        node("https://127.0.0.1:1", files)
+
+
+def test_another_fleets_server_is_refused(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        bed, other = Bed(tmp_path / "one"), Bed(tmp_path / "other")
+        async with bed.serve() as (link, url):
+            await link.open_job(JOB)
+            member = node(url, other.identity("a"))
+            with pytest.raises(AuthError):
+                await in_thread(member.activate, 1.0)
+            member.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_revoked_device_is_told(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        bed = Bed(tmp_path)
+        bed.revoked.add("a")
+        async with bed.serve() as (link, url):
+            await link.open_job(JOB)
+            with pytest.raises(AuthError, match="revoked"):
+                await in_thread(node(url, bed.identity("a")).activate, 1.0)
+
+    asyncio.run(scenario())
+
+
+def test_a_job_that_is_not_open_is_said_after_the_timeout(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        bed = Bed(tmp_path)
+        async with bed.serve() as (_, url):
+            with pytest.raises(JobClosedError, match="not open"):
+                await in_thread(node(url, bed.identity("a")).activate, 0.2)
+
+    asyncio.run(scenario())
+
+
+def test_a_clock_far_off_is_named_as_a_possible_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        bed = Bed(tmp_path)
+        async with bed.serve() as (link, url):
+            await link.open_job(JOB)
+            member = node(url, bed.identity("a"))
+            monkeypatch.setattr(
+                member._calls._signer,
+                "headers",
+                lambda: {**original(), "flwr-timestamp": "1970-01-01T00:00:00+00:00"},
+            )
+            with pytest.raises(AuthError, match="clock"):
+                await in_thread(member.activate, 1.0)
+
+    signer = NodeSigner(Bed(tmp_path / "clock").identity("a").key)
+    original = signer.headers
+    asyncio.run(scenario())
+
+
+def test_a_new_connection_resumes_the_tls_session_and_is_still_the_device(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        bed = Bed(tmp_path)
+        async with bed.serve() as (link, url):
+            await link.open_job(JOB)
+            connection = Connection(Endpoint.parse(url), device_context(bed.identity("a")))
+            reused = []
+
+            def ask() -> int:
+                answer = connection.request(
+                    "GET", fleetwire.NEXT_PATH, {fleetwire.JOB_HEADER: JOB}, timeout_s=5.0
+                )
+                assert connection._socket is not None
+                reused.append(connection._socket.session_reused)
+                connection.close()
+                return answer.status
+
+            assert [await in_thread(ask) for _ in range(3)] == [428, 428, 428]
+            assert reused == [False, True, True]
+
+    asyncio.run(scenario())
+
+
+def test_interrupting_ends_a_wait_from_another_thread(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        bed = Bed(tmp_path)
+        async with bed.serve() as (link, url):
+            await link.open_job(JOB)
+            member = node(url, bed.identity("a"))
+            await in_thread(member.activate, 5.0)
+            waiting = asyncio.create_task(in_thread(member.receive, 40.0))
+            await asyncio.sleep(0.2)
+            begun = time.monotonic()
+            member.interrupt()
+            with contextlib.suppress(TransportError):
+                assert await asyncio.wait_for(waiting, 20.0) is None
+            assert time.monotonic() - begun < 20
+            await in_thread(member.close)
+            assert link.online(JOB) == frozenset()
+
+    asyncio.run(scenario())
+
+
+def test_heartbeats_keep_a_long_training_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        bed = Bed(tmp_path)
+        config = LinkConfig(trainer_lifetime_s=0.8, sweep_interval_s=0.1)
+        async with bed.serve(config) as (link, url):
+            await link.open_job(JOB)
+            member = FleetNode(url, bed.identity("a"), JOB, heartbeat_interval_s=0.2)
+            # Flower takes no interval below ten seconds; ours is how often we beat, theirs what we promise.
+            monkeypatch.setattr(member._calls, "activate", partial(_promise, member._calls.activate))
+            monkeypatch.setattr(member._beats, "heartbeat", partial(_promise, member._beats.heartbeat))
+            await in_thread(member.activate, 5.0)
+            await asyncio.sleep(2.0)
+            assert link.online(JOB) == {"a"}
+            await in_thread(member.close)
+
+    asyncio.run(scenario())
+
+
+def _promise(call: Callable[..., T], *args: object) -> T:
+    return call(*args[:-1], 20.0)

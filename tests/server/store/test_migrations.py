@@ -1,0 +1,98 @@
+"""The numbered steps lead to exactly the tables that the code declares: a step that was forgotten fails here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Column, Integer, MetaData, Table, inspect, text
+
+from hedgerow.server.app.schema import METADATA
+from hedgerow.server.store.database import Database
+from hedgerow.server.store.migrate import FOLDER, upgrade
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    opened = Database(f"sqlite:///{tmp_path / 'h.db'}")
+    yield opened
+    opened.close()
+
+
+def differences(database: Database, metadata: MetaData = METADATA) -> list[object]:
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "compare_server_default": True}
+        )
+        return list(compare_metadata(context, metadata))
+
+
+def test_the_steps_make_the_tables_that_the_code_declares(database: Database) -> None:
+    upgrade(database)
+
+    assert differences(database) == []
+
+
+def test_a_table_without_a_step_would_be_found(database: Database) -> None:
+    upgrade(database)
+    more = MetaData()
+    for table in METADATA.tables.values():
+        table.to_metadata(more)
+    Table("forgotten", more, Column("n", Integer, primary_key=True))
+
+    assert [change[0] for change in differences(database, more)] == ["add_table"]  # type: ignore[index]
+
+
+def test_a_column_without_a_step_would_be_found(database: Database) -> None:
+    upgrade(database)
+    with database.engine.begin() as connection:
+        connection.execute(text("alter table jobs drop column submitted_by"))
+
+    assert [change[0] for change in differences(database)] == ["add_column"]  # type: ignore[index]
+
+
+def test_a_second_upgrade_changes_nothing_and_keeps_the_rows(database: Database) -> None:
+    upgrade(database)
+    with database.transaction() as session:
+        session.execute(
+            text("insert into audit (at, operator, role, action, target, detail) values ('2026-01-01', 'a', 'admin', 'x', 'y', '')")
+            if _has(database, "audit", "detail")
+            else text("select 1")
+        )
+        before = session.execute(text("select count(*) from audit")).scalar_one() if _has(database, "audit") else 0
+    upgrade(database)
+
+    assert differences(database) == []
+    with database.transaction() as session:
+        assert before == (session.execute(text("select count(*) from audit")).scalar_one() if _has(database, "audit") else 0)
+
+
+def test_the_database_says_at_which_step_it_is(database: Database) -> None:
+    upgrade(database)
+
+    with database.engine.connect() as connection:
+        at = MigrationContext.configure(connection).get_current_revision()
+    assert at == ScriptDirectory(str(FOLDER)).get_current_head()
+
+
+def test_steps_are_one_line_without_branches() -> None:
+    steps = ScriptDirectory(str(FOLDER))
+
+    assert len(steps.get_heads()) == 1
+    assert len(list(steps.walk_revisions())) >= 1
+
+
+def test_every_part_with_tables_is_gathered() -> None:
+    declared = {path.parent.name for path in (FOLDER.parents[1]).glob("*/tables.py")}
+    from hedgerow.server.app.schema import PARTS
+
+    assert declared == {part.__name__.rsplit(".", 2)[1] for part in PARTS}
+
+
+def _has(database: Database, table: str, column: str | None = None) -> bool:
+    found = inspect(database.engine)
+    return found.has_table(table) and (column is None or column in {c["name"] for c in found.get_columns(table)})
