@@ -65,7 +65,7 @@ class RecordingFront(Front):
 def main() -> int:
     """Run the command after the file's name."""
     RecordingFront.file = Path(sys.argv[1])
-    listener.Front = RecordingFront  # type: ignore[misc]
+    setattr(listener, "Front", RecordingFront)  # noqa: B010 - the name is not for others to set
     return cli.main(sys.argv[2:])
 
 

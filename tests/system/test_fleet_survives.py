@@ -53,7 +53,7 @@ learning_rate = 0.005
 optimizer = "adam"
 
 [deadlines]
-round_s = 60.0
+round_s = {round_s}
 
 [gate]
 min_agreement = 0.0
@@ -99,7 +99,7 @@ class Story:
 
     def _two_jobs_a_rollback_and_a_revocation(self) -> None:
         self.private = self._submit("digits", 2, PRIVATE)
-        self.long = self._submit("digits-long", 5000, OPEN)
+        self.long = self._submit("digits-long", 5000, OPEN, round_s=10.0)
         self.states_at_once = {j["job_id"]: j["state"] for j in self._get("jobs")}
         self._until_state(self.private, "delivered")
         self.sent = read_recorded(self.record)
@@ -147,8 +147,8 @@ class Story:
         )
         return agent
 
-    def _submit(self, name: str, rounds: int, privacy: str) -> str:
-        toml = JOB.format(name=name, rounds=rounds, privacy=privacy)
+    def _submit(self, name: str, rounds: int, privacy: str, round_s: float = 60.0) -> str:
+        toml = JOB.format(name=name, rounds=rounds, privacy=privacy, round_s=round_s)
         return str(self.server.client.post("jobs", {"toml": toml})["job_id"])
 
     def _get(self, path: str) -> Any:
@@ -282,13 +282,19 @@ def test_only_what_the_egress_statement_names_leaves_in_a_private_job(story: Sto
         assert json_fields(msgspec.json.decode(one.body), known[one.path]) <= known[one.path], one.path
 
 
+def test_the_probe_would_see_a_field_that_is_not_named() -> None:
+    known = statement_fields()["/v1/device/heartbeat"]
+    leaking = {"device": "pump-1", "state": {"revision": 1, "loss": 0.1}, "samples": [{"n": 1}]}
+
+    assert json_fields(leaking, known) - known == {"state.loss", "samples[].n"}
+
+
 def test_requests_carry_nothing_in_address_or_headers(story: Story) -> None:
     words = {name for one in story.sent if one.device in DEVICES for name in one.headers}
 
     assert words <= {
         "host", "accept-encoding", "content-length", "content-type", "connection", "user-agent", "accept", "range",
         "hedgerow-job", "hedgerow-activation", "hedgerow-message", "flwr-public-key", "flwr-signature", "flwr-timestamp",
-        "flower-public-key", "flower-signature", "flower-timestamp",
     }  # fmt: skip
     asked = {name for one in story.sent for name in httpx.QueryParams(one.query)}
     assert asked <= {"revision", "wait_s", "received"}

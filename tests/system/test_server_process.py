@@ -68,7 +68,8 @@ def as_device(server: ServerProcess, home: AgentHome) -> http.client.HTTPSConnec
     """Return a connection that presents the device's certificate."""
     context = device_context(home.identity_files())
     context.check_hostname = False  # by address; the chain is checked, and the name in tests of the link
-    return http.client.HTTPSConnection(*server.url.removeprefix("https://").split(":"), context=context)  # type: ignore[arg-type, misc]
+    host, _, port = server.url.removeprefix("https://").rpartition(":")
+    return http.client.HTTPSConnection(host, int(port), context=context)
 
 
 def test_it_speaks_once_both_listeners_answer(server: ServerProcess) -> None:

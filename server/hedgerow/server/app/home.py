@@ -13,6 +13,7 @@ from hedgerow.shared.errors import ConfigError
 from hedgerow.shared.tomlfile import read_toml
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
+Host = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:-]{1,253}$")]
 
 
 class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -29,7 +30,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     operator_port: Port = 8080
     operator_hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
     secure_cookie: bool = False
-    hosts: tuple[str, ...] = ("localhost", "127.0.0.1")
+    hosts: tuple[Host, ...] = ("localhost", "127.0.0.1")
     database_url: str = ""
     advertise: bool = True
 
