@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from hedgerow.edge_agent import recipes
 from hedgerow.edge_agent.recipes import InstalledRecipes
 
 WAIT_S = 60.0
@@ -21,7 +20,7 @@ def asked(
     program = folder / "python"
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
-    monkeypatch.setattr(recipes.sys, "executable", str(program))
+    monkeypatch.setattr("hedgerow.edge_agent.recipes.sys.executable", str(program))
     known = threading.Event()
     found = InstalledRecipes(known.set)
     found.start()

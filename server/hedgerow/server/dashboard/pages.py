@@ -62,7 +62,10 @@ def job_charts(job: JobView, rounds: list[RoundView]) -> list[LineChart]:
             f"{job.metric} on the public set, by round", [x for x, _ in scored], [y for _, y in scored]
         ),
         line_chart(
-            "ε that devices answer for, the largest, by round", [x for x, _ in spent], [y for _, y in spent], floor=0.0
+            "ε that devices answer for, the largest, by round",
+            [x for x, _ in spent],
+            [y for _, y in spent],
+            floor=0.0,
         ),
     ]
     return [chart for chart in drawn if chart is not None]

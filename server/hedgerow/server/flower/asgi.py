@@ -45,7 +45,8 @@ def header(scope: Scope, name: str) -> str:
 
 def query(scope: Scope, name: str) -> str:
     """Return a query parameter, or an empty string."""
-    return parse_qs(scope["query_string"].decode("latin-1")).get(name, [""])[0]
+    text = bytes(scope["query_string"]).decode("latin-1")
+    return parse_qs(text).get(name, [""])[0]
 
 
 def device_of(scope: Scope) -> str:

@@ -8,8 +8,8 @@ app = ClientApp()
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    arrays = message.content["arrays"].to_numpy_ndarrays()
-    step = float(message.content["config"]["lr"])
+    arrays = message.content.array_records["arrays"].to_numpy_ndarrays()
+    step = float(str(message.content.config_records["config"]["lr"]))
     trained = ArrayRecord([array + step for array in arrays])
     metrics = MetricRecord({"num-examples": 7, "loss": 0.5})
     return Message(RecordDict({"arrays": trained, "metrics": metrics}), reply_to=message)
