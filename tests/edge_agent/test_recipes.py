@@ -59,7 +59,7 @@ def test_child_that_fails_leaves_a_device_that_only_infers(
 def test_child_that_hangs_is_given_up(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(recipes, "DEADLINE_S", 0.2)
+    monkeypatch.setattr("hedgerow.edge_agent.recipes.DEADLINE_S", 0.2)
     found, _ = asked(monkeypatch, tmp_path, "exec sleep 60")
     found._thread.join(WAIT_S)
     assert not found._thread.is_alive()
