@@ -1,0 +1,1 @@
+"""What simulation engines have in common: what they are asked, and what they answer."""

@@ -1,0 +1,1 @@
+"""Running a scenario: the loop over rounds, simulated clocks, privacy, checkpoints, and what is recorded."""
