@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -29,7 +30,7 @@ from hedgerow.simulations.demo.workplace import HEDGEROW, Workplace
 
 DEVICE: Final = "dev-1"
 TOPIC: Final = f"plant/{DEVICE}"
-WAIT_S: Final = 30.0
+WAIT_S: Final = 60.0
 START_S: Final = 1_767_225_600
 _CHANNEL = (
     '[[channel]]\nname = "{}"\nunit = "1"\nminimum = -100.0\nmaximum = 100.0\nnominal = 0.0\nspread = 1.0\n'
@@ -165,6 +166,15 @@ class AgentBed:
             numbers.append(self.row)
             self.row += 1
         until(lambda: self.publisher.acknowledged.issuperset(numbers))
+
+    def waiting(self, kind: str) -> int:
+        """Return how many events of one kind are committed in the agent's outbox and not yet acknowledged."""
+        database = sqlite3.connect(f"{self.home.outbox.as_uri()}?mode=ro", uri=True, timeout=10)
+        try:
+            bodies = [json.loads(row[0])["body"] for row in database.execute("SELECT body FROM events")]
+        finally:
+            database.close()
+        return sum(body["type"] == kind for body in bodies)
 
     def events(self, kind: str) -> list[dict[str, Any]]:
         """Return the device's events of one kind that the server has."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,48 +57,66 @@ class TlsFiles:
 
 
 class Publisher:
-    """Publishes with QoS 1 and knows which messages the broker has acknowledged; reconnects by itself."""
+    """Publishes with QoS 1 in the order given, across outages, and knows which messages the broker has acknowledged.
+
+    One thread alone drives paho. With paho's own thread a message published while it reconnects may overtake older
+    ones, and what comes out of order is discarded as late by whoever listens.
+    """
 
     def __init__(self, broker: Broker, name: str = "publisher") -> None:
+        """Connect; returns once the broker has accepted the session. Raises TimeoutError if it does not."""
         self.acknowledged: set[int] = set()
+        self._address = (broker.host, broker.port)
+        self._waiting: deque[tuple[int, str, bytes, bool]] = deque()
         self._number: dict[int, int] = {}
-        self._early: set[int] = set()
-        self._lock = threading.Lock()
+        self._accepted = threading.Event()
+        self._stop = threading.Event()
         self._client = paho.Client(
             CallbackAPIVersion.VERSION2, client_id=name, clean_session=False, protocol=paho.MQTTv311
         )
-        self._client.reconnect_delay_set(1, 1)
+        self._client.on_connect = lambda *_: self._accepted.set()
         self._client.on_publish = self._on_publish
-        self._client.connect(broker.host, broker.port, keepalive=10)
-        self._client.loop_start()
+        self._thread = threading.Thread(target=self._run, name=f"publisher-{name}", daemon=True)
+        self._thread.start()
+        if not self._accepted.wait(20):
+            self.close()
+            raise TimeoutError(f"the broker at {self._address} accepts no session")
 
     def publish(self, number: int, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Publish message ``number``; it is in ``acknowledged`` once the broker has it."""
-        info = self._client.publish(topic, payload, qos=1, retain=retain)
-        with self._lock:
-            self._number[info.mid] = number
-            if info.mid in self._early:
-                self._early.discard(info.mid)
-                self.acknowledged.add(number)
-
-    def _on_publish(self, _client: object, _data: object, mid: int, *_: object) -> None:
-        with self._lock:
-            # The acknowledgement may come before publish() has told the packet's id.
-            if mid in self._number:
-                self.acknowledged.add(self._number.pop(mid))
-            else:
-                self._early.add(mid)
+        self._waiting.append((number, topic, payload, retain))
 
     def close(self) -> None:
-        """Leave the broker."""
+        """Leave the broker; what it has not acknowledged is let go."""
+        self._stop.set()
+        self._thread.join()
         self._client.disconnect()
-        self._client.loop_stop()
+        for _ in range(40):  # until the broker has closed; one that is gone is not waited for
+            if self._client.loop(0.05) != paho.MQTT_ERR_SUCCESS:
+                break
 
     def __enter__(self) -> Publisher:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            if self._client.socket() is None:
+                try:
+                    self._client.connect(*self._address, keepalive=10)
+                except OSError:
+                    self._stop.wait(0.05)
+                    continue
+            self._client.loop(0.005)
+            while self._client.is_connected() and self._waiting:
+                number, topic, payload, retain = self._waiting.popleft()
+                info = self._client.publish(topic, payload, qos=1, retain=retain)
+                self._number[info.mid] = number
+
+    def _on_publish(self, _client: object, _data: object, mid: int, *_: object) -> None:
+        self.acknowledged.add(self._number.pop(mid))
 
 
 __all__ = ["Broker", "Publisher", "TlsFiles", "find_mosquitto", "free_port", "need_broker", "running_broker"]

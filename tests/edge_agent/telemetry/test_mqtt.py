@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from tests.support.broker import Publisher, TlsFiles, free_port, need_broker, ru
 from tests.support.telemetry import T0_S, payload, profile, wait_until
 
 from hedgerow.edge_agent.samples.store import SampleStore
+from hedgerow.edge_agent.telemetry import mqtt as mqtt_module
 from hedgerow.edge_agent.telemetry.broker import BrokerSettings
 from hedgerow.edge_agent.telemetry.mqtt import MqttTelemetry
 from hedgerow.edge_agent.telemetry.pipeline import Pipeline
@@ -260,12 +262,10 @@ def test_a_broker_killed_and_started_without_its_memory_is_joined_again(tmp_path
         broker.start()
         assert wait_until(lambda: device.mqtt.connected)
         with Publisher(broker) as sensors:
-            # Until the agent has subscribed again the broker, which knows nobody, drops what is published.
             for n in range(500):
                 sensors.publish(n, "s/x", payload(n, a=n))
-                if wait_until(lambda: len(device.values()) > 2, 0.02):
-                    break
-            assert len(device.values()) > 2
+            # The broker knows nobody any more: what it forwards shows that the agent had subscribed again.
+            assert wait_until(lambda: len(device.values()) >= 500)
 
 
 @pytest.mark.mosquitto
@@ -357,3 +357,69 @@ def test_oversized_garbage_and_retained_messages_are_counted(tmp_path: Path) -> 
             # The three megabytes exceed what the agent accepts as a packet: the broker never sends them.
             assert refused == {"retained": 1, "oversized": 1, "too-deep": 1}
             assert device.mqtt.connected
+
+
+def read_packet(sock: socket.socket) -> tuple[int, bytes]:
+    """Return kind and body of one MQTT packet shorter than 16 KiB; kind 0 at the end."""
+    file = sock.makefile("rb", buffering=0)
+    first = file.read(1)
+    if not first:
+        return 0, b""
+    length = shift = 0
+    while True:
+        (byte,) = file.read(1) or b"\0"
+        length |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            break
+    body = b""
+    while len(body) < length:
+        body += file.read(length - len(body)) or b"\0"
+    return first[0] >> 4, body
+
+
+def subscription_of(sock: socket.socket) -> bytes:
+    """Accept the session of MQTT 5 that comes, and return the packet id of its subscription, not yet confirmed."""
+    kind, _ = read_packet(sock)
+    assert kind == 1
+    sock.sendall(b"\x20\x03\x00\x00\x00")
+    while kind != 8:
+        kind, body = read_packet(sock)
+    return body[:2]
+
+
+def test_connected_means_that_the_subscription_is_confirmed(tmp_path: Path) -> None:
+    """A broker that forgot the session drops what is published before it knows the subscription again."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        device = Agent(f"mqtt://127.0.0.1:{listener.getsockname()[1]}", tmp_path)
+        device.mqtt.start()
+        broker, _ = listener.accept()
+        with broker:
+            packet = subscription_of(broker)
+            assert wait_until(lambda: device.mqtt._accepted)
+            assert not device.mqtt.connected
+
+            broker.sendall(b"\x90\x04" + packet + b"\x00\x01")
+            assert wait_until(lambda: device.mqtt.connected)
+        assert wait_until(lambda: not device.mqtt.connected)
+        assert device.mqtt.stop()
+        device.store.close()
+
+
+def test_a_broker_that_never_confirms_the_subscription_is_left_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mqtt_module, "_SUBSCRIBED_WITHIN_S", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        device = Agent(f"mqtt://127.0.0.1:{listener.getsockname()[1]}", tmp_path)
+        device.mqtt.start()
+        for _ in range(2):
+            broker, _ = listener.accept()
+            with broker:
+                subscription_of(broker)
+                while (kind := read_packet(broker)[0]) not in (0, 14):
+                    pass
+                assert kind == 14, "it takes its leave"
+        assert not device.mqtt.connected
+        assert device.mqtt.stop()
+        device.store.close()

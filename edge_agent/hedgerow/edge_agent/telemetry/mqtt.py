@@ -38,6 +38,7 @@ _SEND_WINDOW: Final = 20
 _IDLE_S: Final = 5.0
 _TAKEN_OVER: Final = 0x8E
 _VERSION_REFUSED: Final = 0x84
+_SUBSCRIBED_WITHIN_S: Final = 30.0
 
 
 class MqttTelemetry:
@@ -65,7 +66,9 @@ class MqttTelemetry:
         self._outgoing: deque[tuple[str, bytes, bool]] = deque(maxlen=MAX_WAITING_PUBLICATIONS)
         self._in_flight = 0
         self._accepted = False
+        self._subscribed = False
         self._accepted_at = 0.0
+        self._answer_by = 0.0
         self._refused_for_long = False
         self._stop = threading.Event()
         self._wake_reader, self._wake_writer = socket.socketpair()
@@ -75,8 +78,11 @@ class MqttTelemetry:
 
     @property
     def connected(self) -> bool:
-        """Whether the broker has accepted the session and the connection stands."""
-        return self._accepted
+        """Whether the connection stands and the broker has confirmed the subscriptions.
+
+        Not sooner: a broker that has forgotten the session drops what is published before it knows them again.
+        """
+        return self._subscribed
 
     @property
     def version(self) -> str:
@@ -112,7 +118,7 @@ class MqttTelemetry:
         try:
             while not self._stop.is_set():
                 self._guarded_session()
-                self._accepted = False
+                self._accepted = self._subscribed = False
                 self._unacknowledged.clear()
                 self._pipeline.commit()
                 if not self._stop.is_set():
@@ -133,7 +139,7 @@ class MqttTelemetry:
     def _session(self) -> None:
         """Hold one connection from its opening to its end."""
         client = self._client_for(self._choice.version)
-        self._accepted = self._refused_for_long = False
+        self._accepted = self._subscribed = self._refused_for_long = False
         try:
             self._connect(client)
         except (OSError, ValueError) as error:
@@ -168,7 +174,7 @@ class MqttTelemetry:
             client.connect(self._host, self._port, self._settings.keepalive_s)
 
     def _pump(self, client: paho.Client) -> None:
-        answer_by = time.monotonic() + self._choice.answer_within_s
+        self._answer_by = time.monotonic() + self._choice.answer_within_s
         leaving = False
         while (sock := client.socket()) is not None:
             if self._stop.is_set() and not leaving:
@@ -176,7 +182,7 @@ class MqttTelemetry:
                 self._commit(client)
                 client.disconnect()
                 continue
-            if not self._accepted and time.monotonic() > answer_by:
+            if not self._subscribed and time.monotonic() > self._answer_by:
                 client.disconnect()
                 return
             readable = self._wait(client, sock, self._patience_s())
@@ -268,8 +274,11 @@ class MqttTelemetry:
         self._accepted = True
         self._choice.accepted()
         self._accepted_at = time.monotonic()
+        self._answer_by = self._accepted_at + _SUBSCRIBED_WITHIN_S
         if self._pipeline.topics:
             client.subscribe([(topic, qos) for topic, qos in self._pipeline.topics])
+        else:
+            self._subscribed = True
         client.publish(f"{self._settings.topic_prefix}/up/status", b'{"online":true}', qos=0, retain=True)
         log.info("broker %s:%d accepted the session, MQTT %s", self._host, self._port, self._client_version)
 
@@ -291,6 +300,7 @@ class MqttTelemetry:
         for (topic, _), reason in zip(self._pipeline.topics, reasons, strict=False):
             if reason.is_failure:
                 self._tell("subscription-refused", f"the broker refuses topic {topic!r}: {reason}")
+        self._subscribed = True
 
     def _on_message(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
         self._pipeline.on_message(
