@@ -18,30 +18,40 @@ Mode = Literal["none", "example", "central-poisson", "central-bandmf", "distribu
 Packing = Literal["float32", "float16", "int8"]
 Positive = Annotated[float, Meta(gt=0)]
 
-BUILT_MODES: frozenset[str] = frozenset({"none", "example"})
+BUILT_MODES: frozenset[str] = frozenset({"none", "example", "central-poisson"})
+CENTRAL_MODES: frozenset[str] = frozenset({"central-poisson", "central-bandmf"})
+"""Modes in which the server adds the noise: device-level, for model consumers, not against the server."""
 
 
-class PrivacySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+# Defaults are not sent: a device whose release does not know a newer key still reads jobs that do not use it.
+class PrivacySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The guarantee asked for; mandatory, so that nobody trains without having chosen.
 
     ``example``: per-example (ε, δ) of each device's own samples under add-or-remove-one, by DP-SGD on the device.
     ``delta`` must be at most 1 / (10 n) for a device of n samples; a device where it is not declines the job.
+
+    ``central-poisson``: device-level (ε, δ) for whoever sees the models, under zero-out. Each device's update is
+    clipped to an L2 norm of ``clip_norm_l2``; the server adds noise to their sum. Either ``epsilon`` is given and the
+    noise follows, or ``noise_multiplier`` (σ of the sum over ``clip_norm_l2``) and ε follows.
     """
 
     mode: Mode
     epsilon: Annotated[float, Meta(gt=0, le=100)] | None = None
     delta: Annotated[float, Meta(gt=0, lt=0.1)] | None = None
     clip_norm_l2: Positive = 1.0
+    noise_multiplier: Annotated[float, Meta(ge=0.05, le=1e4)] | None = None
 
 
 class CohortSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Who is drawn each round: ``all`` registered devices of the population, or ``size`` of them by a CSPRNG.
+    """Who is drawn each round: ``all`` registered devices of the population, ``size`` of them by a CSPRNG (``fixed``), or
+    each on its own with probability ``rate`` by a CSPRNG (``poisson``, for ``central-poisson`` alone).
 
     ``quorum`` is the fewest replies a round without privacy may release; with privacy it only raises an alert.
     """
 
-    rule: Literal["all", "fixed"] = "all"
+    rule: Literal["all", "fixed", "poisson"] = "all"
     size: Annotated[int, Meta(ge=1, le=limits.MAX_DEVICES_PER_COHORT)] | None = None
+    rate: Annotated[float, Meta(gt=0, le=1)] | None = None
     quorum: Annotated[int, Meta(ge=1, le=limits.MAX_DEVICES_PER_COHORT)] = 1
 
 
@@ -71,7 +81,9 @@ class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class StrategySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How updates become the next model: ``fedavg`` and ``fedprox`` of our own, or ``flower:NAME`` without privacy."""
+    """How updates become the next model: ``fedavg``, ``fedprox``, ``fedavgm``, ``fedadam`` and ``fedyogi`` of our own, or
+    ``flower:NAME`` without privacy.
+    """
 
     name: str = "fedavg"
     weighting: Literal["uniform", "samples"] = "uniform"

@@ -15,10 +15,10 @@ from tests.support.tiny_recipe import RECIPE, WIDTH, examples
 
 from hedgerow.edge_agent.trainer.codes import Code, DeclinedError
 from hedgerow.edge_agent.trainer.dpsgd import PrivateTrainer
-from hedgerow.edge_agent.trainer.noise import SystemRandom
 from hedgerow.edge_agent.trainer.plan import StepPlan
 from hedgerow.models.recipe import Floats, TrainingSet
 from hedgerow.shared.job import TrainingSpec
+from hedgerow.shared.privacy.noise import SystemRandom
 
 SIX = 6.0
 TINY_NOISE = 1e-9

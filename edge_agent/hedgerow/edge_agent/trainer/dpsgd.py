@@ -16,10 +16,10 @@ from opacus import GradSampleModule
 from hedgerow.edge_agent.trainer.codes import Code, DeclinedError
 from hedgerow.edge_agent.trainer.flat import FlatParameters, Vector
 from hedgerow.edge_agent.trainer.local_optimizer import ProximalPull, make_optimizer
-from hedgerow.edge_agent.trainer.noise import SystemRandom
 from hedgerow.edge_agent.trainer.plan import StepPlan
 from hedgerow.edge_agent.trainer.private_optimizer import PrivateOptimizer
 from hedgerow.shared.job import TrainingSpec
+from hedgerow.shared.privacy.noise import SystemRandom
 
 if TYPE_CHECKING:
     from hedgerow.models.recipe import Recipe, TrainingSet

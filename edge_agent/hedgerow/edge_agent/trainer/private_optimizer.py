@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from opacus.optimizers import DPOptimizer
 
-from hedgerow.edge_agent.trainer.noise import SystemRandom
+from hedgerow.shared.privacy.noise import SystemRandom
 
 _SLACK = 1 - 1e-6
 

@@ -1,8 +1,13 @@
 """ε of composed events and the noise that a budget needs, by dp-accounting.
 
-Relation: add or remove one example. ``pld`` (privacy loss distributions, Koskela et al. 2020, Doroshenko et al. 2022)
-is the claim; ``rdp`` (Mironov 2017, with the conversion of Canonne, Kamath and Steinke 2020) is looser and serves as a
-check. Both are upper bounds. dp-accounting is loaded on first use.
+Relations: ``add-remove`` of one unit (of an example, or zero-out of a device: the same loss), and ``replace`` of one by any
+other. ``pld`` (privacy loss distributions, Koskela et al. 2020, Doroshenko et al. 2022) is the claim; ``rdp`` (Mironov
+2017, with the conversion of Canonne, Kamath and Steinke 2020) is looser and serves as a check. Both are upper bounds.
+dp-accounting is loaded on first use.
+
+Under ``replace`` a clipped sum moves by up to 2C. dp-accounting 0.6 reads a noise multiplier as σ / C in its PLD
+accountant, which adds the factor itself, and as σ / (2C) in its RDP accountant, which does not
+(google/differential-privacy#378): events here mean σ / C, and the one place that talks to dp-accounting halves it for RDP.
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ from typing import Any, Literal
 
 from hedgerow.shared.errors import BudgetError, UnsupportedError
 from hedgerow.shared.privacy.events import (
+    CentralRounds,
     DpSgdSteps,
     GaussianRelease,
     PrivacyEvent,
@@ -22,6 +28,7 @@ from hedgerow.shared.privacy.events import (
 )
 
 Accountant = Literal["pld", "rdp"]
+Relation = Literal["add-remove", "replace"]
 REPORT_INTERVAL = 1e-4
 CALIBRATION_INTERVAL = 1e-3
 """Widths of the privacy loss grid. Rounding is towards a larger ε, so the coarser grid calibrates on the safe side."""
@@ -36,12 +43,18 @@ _CLOSE = 0.999
 _NARROW = 1 + 1e-4
 
 
-def epsilon(events: Sequence[PrivacyEvent], delta: float, accountant: Accountant = "pld") -> float:
+def epsilon(
+    events: Sequence[PrivacyEvent],
+    delta: float,
+    accountant: Accountant = "pld",
+    relation: Relation = "add-remove",
+) -> float:
     """Return an upper bound of ε at ``delta`` of all ``events`` composed; 0 for none, infinity if one is unprotected.
 
-    Raises ValueError if ``delta`` is not in (0, 1), UnsupportedError if dp-accounting is not installed.
+    Raises ValueError if ``delta`` is not in (0, 1), UnsupportedError if dp-accounting is not installed or cannot tell
+    (RDP under ``replace`` of anything that was sampled).
     """
-    return _epsilon(merged(events), delta, accountant, REPORT_INTERVAL)
+    return _epsilon(merged(events), delta, accountant, REPORT_INTERVAL, relation)
 
 
 def calibrate_noise(
@@ -53,7 +66,7 @@ def calibrate_noise(
 ) -> float:
     """Return the least noise multiplier for which ``spent`` and ``steps`` more steps cost at most ε, by PLD.
 
-    It is never below that; above it by so little that ε is within 0.1 % of the target (or the multiplier within 1e-4).
+    A step is one of DP-SGD, or one central round: the mathematics are the same. It is never below that; above it by so little that ε is within 0.1 % of the target (or the multiplier within 1e-4).
     ``epsilon`` recomputes at most the target, its grid being finer than the one used here.
     Raises BudgetError if ``spent`` leaves less than ``LEAST_SHARE`` of the budget, ValueError for a target that is not positive.
     """
@@ -121,7 +134,11 @@ def _between(low: tuple[float, float], high: tuple[float, float], target: float)
 
 @functools.lru_cache(maxsize=1024)
 def _epsilon(
-    events: tuple[PrivacyEvent, ...], delta: float, accountant: Accountant, interval: float
+    events: tuple[PrivacyEvent, ...],
+    delta: float,
+    accountant: Accountant,
+    interval: float,
+    relation: Relation = "add-remove",
 ) -> float:
     if not 0 < delta < 1:
         raise ValueError(f"δ lies in (0, 1), not {delta}")
@@ -129,35 +146,42 @@ def _epsilon(
         return math.inf
     if not events:
         return 0.0
-    found = _accountant(accountant, interval)
+    found = _accountant(accountant, interval, relation)
     for event in events:
-        found.compose(_as_dp_event(event))
+        found.compose(_as_dp_event(event, halved=accountant == "rdp" and relation == "replace"))
     return float(found.get_epsilon(delta))
 
 
-def _accountant(kind: Accountant, interval: float) -> Any:
+def _accountant(kind: Accountant, interval: float, relation: Relation) -> Any:
     _load()
     from dp_accounting import NeighboringRelation, pld, rdp
 
-    relation = NeighboringRelation.ADD_OR_REMOVE_ONE
+    neighbours = (
+        NeighboringRelation.REPLACE_ONE if relation == "replace" else NeighboringRelation.ADD_OR_REMOVE_ONE
+    )
     if kind == "rdp":
-        return rdp.RdpAccountant(neighboring_relation=relation)
-    return pld.PLDAccountant(relation, value_discretization_interval=interval)
+        return rdp.RdpAccountant(neighboring_relation=neighbours)
+    return pld.PLDAccountant(neighbours, value_discretization_interval=interval)
 
 
-def _as_dp_event(event: PrivacyEvent) -> Any:
+def _as_dp_event(event: PrivacyEvent, *, halved: bool) -> Any:
     import dp_accounting
 
-    if isinstance(event, DpSgdSteps):
-        one = dp_accounting.PoissonSampledDpEvent(
-            event.sampling_rate, dp_accounting.GaussianDpEvent(event.noise_multiplier)
-        )
-        return dp_accounting.SelfComposedDpEvent(one, event.steps)
-    if isinstance(event, GaussianRelease):
-        return dp_accounting.SelfComposedDpEvent(
-            dp_accounting.GaussianDpEvent(event.noise_multiplier), event.count
-        )
-    raise UnsupportedError(f"no accounting for {type(event).__name__}")
+    match event:
+        case DpSgdSteps(sampling_rate=rate, noise_multiplier=noise, steps=count):
+            sampled = True
+        case CentralRounds(sampling_rate=rate, noise_multiplier=noise, rounds=count):
+            sampled = True
+        case GaussianRelease(noise_multiplier=noise, count=count):
+            rate, sampled = 1.0, False
+        case _:
+            raise UnsupportedError(f"no accounting for {type(event).__name__}")
+    one = dp_accounting.GaussianDpEvent(noise / 2 if halved else noise)
+    if halved and rate < 1:
+        raise UnsupportedError("RDP knows no bound for sampling under replace; ask for PLD")
+    if sampled and not halved:
+        one = dp_accounting.PoissonSampledDpEvent(rate, one)
+    return dp_accounting.SelfComposedDpEvent(one, count)
 
 
 def _load() -> None:
