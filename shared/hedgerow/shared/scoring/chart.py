@@ -8,14 +8,22 @@ limits come from the device's normal windows, never from a table.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Final
+
 import numpy as np
 
 from hedgerow.shared.scoring.values import Doubles
+
+Describe = Callable[[Doubles], tuple[Doubles, Doubles]]
 
 FOLDS = 4
 """Stretches of time for cross-validation: a limit is set by windows that its mean and spread were not fitted on."""
 SIGMA_FLOOR = 0.02
 """Smallest spread of a smoothed residual, in scaled units: a channel that never moves must not set off at one digit."""
+
+DISPERSION_FLOOR = 0.1
+"""Smallest deviation inside a window that counts, in scaled units: below a tenth of the normal one is rounding."""
 
 
 def memory_weights(rows: int, memory_rows: float) -> Doubles:
@@ -31,9 +39,38 @@ def smooth(residual: Doubles, weights: Doubles) -> Doubles:
     return smoothed
 
 
+def dispersion(residual: Doubles, weights: Doubles) -> Doubles:
+    """Return the logarithm of the weighted standard deviation per channel of one window ``(rows, c)`` as ``(c,)``.
+
+    The logarithm makes twice and half as much equally far from normal (MacGregor and Harris 1993, "The exponentially
+    weighted moving variance", chart the variance itself).
+    """
+    apart = residual - smooth(residual, weights)
+    variance = smooth(apart**2, weights)
+    level: Doubles = 0.5 * np.log(variance + DISPERSION_FLOOR**2)
+    return level
+
+
 def describe(smoothed: Doubles) -> tuple[Doubles, Doubles]:
     """Return mean and standard deviation, ``(c,)`` each, of normal smoothed residuals ``(n, c)``."""
     return smoothed.mean(axis=0), np.maximum(smoothed.std(axis=0), SIGMA_FLOOR)
+
+
+def describe_held_out(smoothed: Doubles) -> tuple[Doubles, Doubles]:
+    """Return mean and spread, ``(c,)`` each, of normal smoothed residuals ``(n, c)`` in order of time.
+
+    The spread is the root mean square of each stretch about the mean of the others: for a level that wanders it is
+    wider than the standard deviation, as what comes after the fit will be too.
+    """
+    n = len(smoothed)
+    errors = np.empty_like(smoothed)
+    for stretch in np.array_split(np.arange(n), FOLDS):
+        errors[stretch] = smoothed[stretch] - np.delete(smoothed, stretch, axis=0).mean(axis=0)
+    return smoothed.mean(axis=0), np.maximum(np.sqrt((errors**2).mean(axis=0)), SIGMA_FLOOR)
+
+
+DESCRIBE: Final[dict[str, Describe]] = {"whole": describe, "held-out": describe_held_out}
+"""By the option ``spread``."""
 
 
 def deviations(smoothed: Doubles, mean: Doubles, sigma: Doubles, watched: Doubles) -> Doubles:
@@ -42,12 +79,12 @@ def deviations(smoothed: Doubles, mean: Doubles, sigma: Doubles, watched: Double
     return apart
 
 
-def cross_validated(smoothed: Doubles, watched: Doubles) -> Doubles:
+def cross_validated(smoothed: Doubles, watched: Doubles, fit: Describe = describe) -> Doubles:
     """Return the scores ``(n,)`` of normal residuals ``(n, c)``, in order of time, each stretch by the others' fit."""
     n = len(smoothed)
     scores = np.empty(n, np.float64)
     for stretch in np.array_split(np.arange(n), FOLDS):
-        mean, sigma = describe(np.delete(smoothed, stretch, axis=0))
+        mean, sigma = fit(np.delete(smoothed, stretch, axis=0))
         scores[stretch] = deviations(smoothed[stretch], mean, sigma, watched).max(axis=1)
     return scores
 

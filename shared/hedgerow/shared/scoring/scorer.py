@@ -60,8 +60,9 @@ class Scorer:
             raise ContentError(f"{len(raw)} normal windows; scoring needs at least {MIN_WINDOWS} to fit on")
         made = self.fit_scaling(raw)
         smoothed = self._smoothed(raw, predict(self._input(raw, made)), made)
-        mean, sigma = chart.describe(smoothed)
-        scores = chart.cross_validated(smoothed, _watched(made.drifting))
+        describe = chart.DESCRIBE[self.options.spread]
+        mean, sigma = describe(smoothed)
+        scores = chart.cross_validated(smoothed, self._watched(made.drifting), describe)
         return Fitted(
             rule=RULE_NAME,
             version=RULE_VERSION,
@@ -109,18 +110,21 @@ class Scorer:
     def judge(self, window: Windows, output: Floats, fitted: Fitted) -> tuple[Score, Fitted]:
         """Return ``score``, and what is normal from the next window on.
 
-        The second is ``fitted`` itself, unless the rule follows the machine and this window is clearly normal: then
-        the mean moves a little. Scoring a replay in order gives bit for bit what the device saw live.
+        The second is ``fitted`` itself, unless the rule follows the machine and this window is clearly normal (then
+        the mean moves a little), or has a deadband and an alarm begins or ends. Scoring a replay in order gives bit for bit what the device saw live.
         """
         made = self._scaling_of(fitted)
         smoothed = self._smoothed(self._checked(window[None]), output[None].reshape(1, *window.shape), made)[
             0
         ]
         mean, sigma = np.array(fitted.mean), np.array(fitted.sigma)
-        apart = chart.deviations(smoothed, mean, sigma, _watched(made.drifting))
-        found = make_score(float(apart.max()), fitted.threshold, chart.shares(apart), self.channels)
+        apart = chart.deviations(smoothed, mean, sigma, self._watched(made.drifting))
+        found = self._found(apart, fitted)
+        on = found.alarm and self.options.release < 1
+        if on != fitted.alarming:
+            fitted = msgspec.structs.replace(fitted, alarming=on)
         rows = self.options.follow_rows
-        if rows is None or not found.value < self.options.follow_below * fitted.threshold:
+        if rows is None or on or not found.value < self.options.follow_below * fitted.threshold:
             return found, fitted
         rate = min(1.0, self._stride_rows / rows)
         moved = chart.followed(mean, smoothed, rate, np.array(fitted.home), self.options.leash * sigma)
@@ -133,6 +137,19 @@ class Scorer:
             found, fitted = self.judge(window, output, fitted)
             scores.append(found)
         return scores, fitted
+
+    def _found(self, apart: Doubles, fitted: Fitted) -> Score:
+        """Return the score of the charts' deviations; a channel is as far as the further of its charts."""
+        channelwise = apart.reshape(-1, len(self.channels)).max(axis=0)
+        value = float(channelwise.max())
+        found = make_score(value, fitted.threshold, chart.shares(channelwise), self.channels)
+        if fitted.alarming and value > self.options.release * fitted.threshold:
+            return msgspec.structs.replace(found, alarm=True)
+        return found
+
+    def _watched(self, drifting: Doubles) -> Doubles:
+        watched = _watched(drifting)
+        return np.concatenate([watched, watched]) if self.options.dispersion else watched
 
     def _with_centring(self, centre: Doubles, scale: Doubles, drifting: Doubles) -> Scaling:
         if self.options.centring == "window":
@@ -155,14 +172,19 @@ class Scorer:
 
     def _smoothed(self, raw: Doubles, output: Floats, made: Scaling) -> Doubles:
         """Return the smoothed residual per channel, ``(n, c)``: of the readings as they are, neither centred nor
-        clipped, so that a lasting shift and one beyond the model's range count in full.
+        clipped, so that a lasting shift and one beyond the model's range count in full. With ``dispersion`` that of
+        each channel follows, ``(n, 2c)``.
         """
         residual = scaling.scaled(raw, made.centre, made.scale) - output
         if not np.isfinite(residual).all():
             raise ContentError("the model answered with values that are not finite")
         bounded = np.clip(residual, -MAX_RESIDUAL, MAX_RESIDUAL)
         weights = chart.memory_weights(bounded.shape[1], self.options.memory_rows)
-        return np.stack([chart.smooth(window, weights) for window in bounded])
+        smoothed = np.stack([chart.smooth(window, weights) for window in bounded])
+        if not self.options.dispersion:
+            return smoothed
+        spread = np.stack([chart.dispersion(window, weights) for window in bounded])
+        return np.concatenate([smoothed, spread], axis=1)
 
     def _checked(self, windows: Windows) -> Doubles:
         if windows.ndim != 3 or windows.shape[2] != len(self.channels):

@@ -17,6 +17,7 @@ Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Predict = Callable[[Floats], Floats]
 Vector = Annotated[tuple[float, ...], Meta(max_length=limits.MAX_CHANNELS)]
+Charted = Annotated[tuple[float, ...], Meta(max_length=2 * limits.MAX_CHANNELS)]
 Flags = Annotated[tuple[bool, ...], Meta(max_length=limits.MAX_CHANNELS)]
 Positive = Annotated[float, Meta(gt=0)]
 
@@ -31,6 +32,11 @@ class ChartOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     and not judged. The chart remembers ``memory_rows`` rows; its threshold is ``factor`` times the ``quantile`` of
     normal windows' cross-validated scores. Where it is normal moves with the machine, over ``follow_rows`` rows (None:
     never), while scores are below ``follow_below`` thresholds, and at most ``leash`` standard deviations away.
+
+    ``spread`` says which deviation is one standard deviation: ``whole`` about the mean of all normal windows,
+    ``held-out`` of each stretch of time about the mean of the others, so that a level that wandered during the fit
+    is expected to wander on. ``dispersion`` adds a chart of how much the residual varies inside the window. An
+    alarm that is on stays on down to ``release`` thresholds (1: no deadband).
     """
 
     scaling: Literal["public", "device"] = "public"
@@ -44,13 +50,17 @@ class ChartOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     follow_rows: Positive | None = None
     follow_below: Annotated[float, Meta(ge=0, le=1)] = 0.5
     leash: Positive = 3.0
+    spread: Literal["whole", "held-out"] = "whole"
+    dispersion: bool = False
+    release: Annotated[float, Meta(gt=0, le=1)] = 1.0
 
 
 class Fitted(msgspec.Struct, frozen=True):
     """What one device learned from its own normal windows; it stays on the device.
 
     ``centre`` and ``scale`` make model input, ``drifting`` marks channels that are not judged; ``mean`` and ``sigma``
-    describe the smoothed residual of normal windows, ``home`` is the mean as first fitted.
+    describe the charted statistics of normal windows (the smoothed residual per channel, then, if charted, its
+    dispersion per channel), ``home`` is the mean as first fitted. ``alarming``: an alarm is on, below its threshold too.
     """
 
     rule: str
@@ -58,11 +68,12 @@ class Fitted(msgspec.Struct, frozen=True):
     centre: Vector
     scale: Vector
     drifting: Flags
-    mean: Vector
-    sigma: Vector
-    home: Vector
+    mean: Charted
+    sigma: Charted
+    home: Charted
     threshold: float
     windows: int
+    alarming: bool = False
 
 
 class Score(msgspec.Struct, frozen=True):

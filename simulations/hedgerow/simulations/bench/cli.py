@@ -14,6 +14,7 @@ BENCHES: Final = {
     "inference": "Runtime.infer beside the bare engine's call",
     "agent": "the agent's memory at rest, its start, and the base install's size",
     "skab": "detection on labelled recordings, float, int8 and private: bench skab FOLDER [FOLDER …]",
+    "skab-select": "options of that detection, chosen from normal rows and planted faults without labels",
 }
 
 
@@ -26,7 +27,7 @@ def main(arguments: list[str]) -> int:
     if name not in BENCHES:
         sys.stderr.write(f"hedgerow bench: no benchmark {name!r}\n\n{_usage()}")
         return 2
-    module = import_module(f"hedgerow.simulations.bench.{name}")
+    module = import_module(f"hedgerow.simulations.bench.{name.replace('-', '_')}")
     try:
         return int(module.main(rest))
     except SystemExit as done:

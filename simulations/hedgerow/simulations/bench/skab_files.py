@@ -46,34 +46,47 @@ def read_recording(path: Path, profile: DeviceProfile, least_rows: int) -> Recor
     Raises ConfigError if it has no columns of the profile or no labels, ContentError if it is too short (fewer than
     ``least_rows``), too large, or its first row is incomplete.
     """
-    if profile.csv is None:
-        raise ConfigError(f"profile {profile.name!r} has no [csv] table")
-    if path.stat().st_size > limits.MAX_CSV_BYTES:
-        raise ContentError(f"{path}: larger than {limits.MAX_CSV_BYTES} bytes")
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.reader(file, delimiter=profile.csv.separator)
-        places, label = _places(next(reader, []), profile.channels, profile.csv, path)
-        cells = [row for row in reader if row]
-    if len(cells) < least_rows:
-        raise ContentError(f"{path}: {len(cells)} rows; the protocol needs at least {least_rows}")
-    values = np.array([[_number(row, place) for place in (*places, label)] for row in cells], np.float64)
+    values = _values(path, profile, (LABEL,), least_rows)
     missing = int(np.isnan(values[:, :-1]).sum())
     filled = _held(values, path)
     name = f"{path.parent.name}/{path.stem}"
     return Recording(name, filled[:, :-1].astype(np.float32), filled[:, -1] > 0.5, missing)
 
 
-def _places(
-    titles: list[str], channels: Sequence[str], mapping: CsvSpec, path: Path
-) -> tuple[list[int], int]:
-    wanted = [mapping.columns.get(channel, channel) for channel in channels]
-    missing = [title for title in (*wanted, LABEL) if title not in titles]
+def read_channels(path: Path, profile: DeviceProfile, least_rows: int) -> npt.NDArray[np.float32]:
+    """Return one file's readings, ``(n, c)``, and look at no other column: a file without labels will do.
+
+    Raises as ``read_recording`` does.
+    """
+    return _held(_values(path, profile, (), least_rows), path).astype(np.float32)
+
+
+def _values(
+    path: Path, profile: DeviceProfile, beside: tuple[str, ...], least_rows: int
+) -> npt.NDArray[np.float64]:
+    """Return the channels' columns and those titled ``beside``, ``(n, c + len(beside))``, NaN where not a number."""
+    if profile.csv is None:
+        raise ConfigError(f"profile {profile.name!r} has no [csv] table")
+    if path.stat().st_size > limits.MAX_CSV_BYTES:
+        raise ContentError(f"{path}: larger than {limits.MAX_CSV_BYTES} bytes")
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.reader(file, delimiter=profile.csv.separator)
+        wanted = [profile.csv.columns.get(channel, channel) for channel in profile.channels]
+        places = _places(next(reader, []), [*wanted, *beside], profile.csv, path)
+        cells = [row for row in reader if row]
+    if len(cells) < least_rows:
+        raise ContentError(f"{path}: {len(cells)} rows; the protocol needs at least {least_rows}")
+    return np.array([[_number(row, place) for place in places] for row in cells], np.float64)
+
+
+def _places(titles: list[str], wanted: Sequence[str], mapping: CsvSpec, path: Path) -> list[int]:
+    missing = [title for title in wanted if title not in titles]
     if missing:
         raise ConfigError(
             f"{path}: no column {', '.join(missing)} (separator {mapping.separator!r}); "
             f"there are {', '.join(titles) or 'none'}"
         )
-    return [titles.index(title) for title in wanted], titles.index(LABEL)
+    return [titles.index(title) for title in wanted]
 
 
 def _number(row: list[str], place: int) -> float:

@@ -1,0 +1,1 @@
+"""Choosing the options of anomaly detection from normal rows and planted faults, without labels."""

@@ -1,0 +1,150 @@
+"""The search: candidates in two steps, the criterion, and the rule for ties. docs/skab.md states it in words."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from hedgerow.models.recipe import Recipe
+from hedgerow.shared.job import Job
+from hedgerow.shared.profile import DeviceProfile
+from hedgerow.simulations.bench.selection.charts import Course, Judged, alarms, count, fit_charts
+from hedgerow.simulations.bench.selection.statistics import Planted, Statistics, statistics
+
+QUANTILE: Final = 0.99
+FAR_LIMIT: Final = 12.0
+FAR_STEP: Final = 2.0
+TIE: Final = 0.005
+
+ROWS: Final = (16, 32, 60)
+NETWORKS: Final = ((32, 8), (64, 16))
+CLIPS: Final = (2.0, 4.0)
+MEMORIES: Final = (5.0, 10.0, 20.0)
+FACTORS: Final = (0.7, 0.85, 1.0, 1.2, 1.45, 1.75, 2.1)
+DRIFT_RATIOS: Final = (None, 0.5, 1.0, 2.0)
+SPREADS: Final = ("whole", "held-out")
+RELEASES: Final = (1.0, 0.75, 0.5)
+PLAIN_FOLLOWING: Final = Course(follow_rows=200.0, follow_below=0.5, leash=3.0)
+
+
+class Options(msgspec.Struct, frozen=True):
+    """A candidate: the parameters of the recipe that are chosen here."""
+
+    rows: int
+    hidden: int
+    code: int
+    clip: float
+    memory_rows: float
+    drift_ratio: float | None = None
+    spread: str = "whole"
+    dispersion: bool = False
+    factor: float = 1.0
+    follow_rows: float | None = None
+    follow_below: float = 0.5
+    leash: float = 3.0
+    release: float = 1.0
+
+    def network(self) -> dict[str, Any]:
+        """Return the part that training depends on."""
+        names = ("rows", "hidden", "code", "clip", "drift_ratio")
+        return {name: getattr(self, name) for name in names}
+
+    def course(self) -> Course:
+        """Return the part that decides a course over a replay."""
+        return Course(self.factor, self.follow_rows, self.follow_below, self.leash, self.release)
+
+    def mechanisms(self) -> int:
+        """Return how many mechanisms are switched on."""
+        on = (self.follow_rows is not None, self.dispersion, self.release < 1, self.drift_ratio is not None)
+        return sum(on) + (self.spread != "whole")
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """Options with what they reached: per family and drift F1, and FAR without a fault."""
+
+    options: Options
+    families: dict[str, Judged]
+
+    def f1(self) -> float:
+        """Return the mean F1 over families and drifts."""
+        values = [f1 for judged in self.families.values() for f1 in judged.f1]
+        return sum(values) / len(values)
+
+    def far(self) -> float:
+        """Return the largest FAR of a family with the drift doubled, per cent."""
+        return max(judged.far_percent[-1] for judged in self.families.values())
+
+    def order(self) -> tuple[float, ...]:
+        """Return the order of preference among equals, the smallest first."""
+        o = self.options
+        return (o.mechanisms(), o.rows, o.hidden, o.memory_rows, -o.factor, o.clip, -self.f1())
+
+
+class Search:
+    """Evaluates candidates on planted families, one network at a time."""
+
+    def __init__(self, recipe: Recipe, job: Job, profile: DeviceProfile, families: Sequence[Planted]) -> None:
+        self._recipe, self._job, self._profile, self._families = recipe, job, profile, families
+
+    def step_one(self) -> list[Candidate]:
+        """Return the candidates over windows, networks, clips and memories, with a plain chart."""
+        found: list[Candidate] = []
+        for rows, (hidden, code), clip in itertools.product(ROWS, NETWORKS, CLIPS):
+            network = Options(rows, hidden, code, clip, MEMORIES[0])
+            per_family = self.network(network, MEMORIES)
+            for memory in MEMORIES:
+                base = msgspec.structs.replace(network, memory_rows=memory)
+                following = msgspec.structs.replace(base, follow_rows=PLAIN_FOLLOWING.follow_rows)
+                variants = [msgspec.structs.replace(o, factor=f) for o in (base, following) for f in FACTORS]
+                found += self.evaluate(variants, [stats[memory] for stats in per_family])
+        return found
+
+    def step_two(self, base: Options) -> list[Candidate]:
+        """Return the candidates over everything that the chart may do, on the network and memory of ``base``."""
+        found: list[Candidate] = []
+        for ratio in DRIFT_RATIOS:
+            network = msgspec.structs.replace(base, drift_ratio=ratio)
+            stats = [per[base.memory_rows] for per in self.network(network, (base.memory_rows,))]
+            for spread, dispersion in itertools.product(SPREADS, (False, True)):
+                kind = msgspec.structs.replace(network, spread=spread, dispersion=dispersion)
+                found += self.evaluate(list(courses(kind)), stats)
+        return found
+
+    def network(self, options: Options, memories: Sequence[float]) -> list[dict[float, Statistics]]:
+        """Return per family the statistics of the networks that ``options`` name."""
+        parameters = self._recipe.check({**self._job.parameters, **options.network()})
+        job = msgspec.structs.replace(self._job, parameters=parameters)
+        return [statistics(self._recipe, job, data, self._profile, memories) for data in self._families]
+
+    def evaluate(self, options: Sequence[Options], stats: Sequence[Statistics]) -> list[Candidate]:
+        """Return candidates that differ in their course alone, given their network's statistics per family."""
+        first, names = options[0], [data.family.name for data in self._families]
+        judged = []
+        for data, one in zip(self._families, stats, strict=True):
+            fitted = fit_charts(one, first.spread, first.dispersion, QUANTILE)
+            judged.append(count(alarms(fitted, [o.course() for o in options]), data))
+        rates = zip(*judged, strict=True)
+        return [
+            Candidate(o, dict(zip(names, each, strict=True))) for o, each in zip(options, rates, strict=True)
+        ]
+
+
+def courses(base: Options) -> Iterable[Options]:
+    """Yield ``base`` with every factor, following and hold."""
+    followings: list[dict[str, Any]] = [{"follow_rows": None}]
+    for rows, below, leash in itertools.product((100.0, 200.0, 400.0), (0.5, 0.75), (3.0, 6.0)):
+        followings.append({"follow_rows": rows, "follow_below": below, "leash": leash})
+    for following, factor, release in itertools.product(followings, FACTORS, RELEASES):
+        yield msgspec.structs.replace(base, **following, factor=factor, release=release)
+
+
+def choose(candidates: Sequence[Candidate]) -> tuple[Candidate, float]:
+    """Return the choice among ``candidates`` and the FAR limit, per cent, that it was made under."""
+    limit = FAR_LIMIT
+    while not (allowed := [one for one in candidates if one.far() <= limit]):
+        limit += FAR_STEP
+    best = max(one.f1() for one in allowed)
+    return min((one for one in allowed if one.f1() >= best - TIE), key=Candidate.order), limit
