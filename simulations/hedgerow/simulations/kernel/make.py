@@ -1,0 +1,21 @@
+"""Making a kernel by name."""
+
+from __future__ import annotations
+
+from hedgerow.models.recipe import Parameters, Recipe
+from hedgerow.shared.errors import UnsupportedError
+from hedgerow.shared.job import TrainingSpec
+from hedgerow.simulations.kernel.protocol import Kernel, KernelName
+from hedgerow.simulations.kernel.reference import ReferenceKernel
+
+
+def make_kernel(
+    name: KernelName, recipe: Recipe, parameters: Parameters, training: TrainingSpec, device: str = "cpu"
+) -> Kernel:
+    """Return the kernel ``name`` for ``recipe`` with the job's (checked) ``parameters`` and ``training`` block.
+
+    ``reference`` trains any recipe, on the CPU. Raises UnsupportedError when another kernel cannot.
+    """
+    if name == "reference" and device == "cpu":
+        return ReferenceKernel(recipe, parameters, training)
+    raise UnsupportedError(f"there is no kernel {name!r} on {device!r}")
