@@ -49,6 +49,7 @@ class FakeFleet:
         self.names = frozenset(names)
         self.up = set(names) if online else set()
         self.unreachable: set[str] = set()
+        self.left: set[str] = set()
         self.deliver_late = False
         self.sent: list[tuple[str, TrainInstruction]] = []
         self.abandoned: list[str] = []
@@ -74,7 +75,7 @@ class FakeFleet:
 
     async def send(self, job_id: str, device: str, instruction: TrainInstruction) -> str:
         assert job_id in self.open_jobs
-        if device in self.unreachable:
+        if device in self.unreachable | self.left:
             raise TransportError(f"{device} is not known to this link")
         message_id = f"m{next(self._ids)}"
         self.sent.append((device, instruction))
@@ -96,6 +97,9 @@ class FakeFleet:
 
     def online(self, job_id: str) -> frozenset[str]:
         return frozenset(self.up)
+
+    def gone(self) -> frozenset[str]:
+        return frozenset(self.left)
 
     async def wait_online(self, job_id: str, count: int, timeout_s: float) -> bool:
         async def reached() -> None:
@@ -122,6 +126,11 @@ class FakeFleet:
             if owner == device:
                 del self._outstanding[message_id]
                 self._ready.put_nowait(Reply(device, message_id, None, (), 0, "the trainer died"))
+
+    def leave(self, device: str) -> None:
+        """Shut the device out for good: it cannot be addressed any more, and what it owes is answered with an error."""
+        self.left.add(device)
+        self.die(device)
 
     def come_back(self, device: str) -> None:
         """Start the device's trainer: it gets what waits for it."""

@@ -14,9 +14,14 @@ from tests.support.round_parts import JOB, header, in_thread, instruction, node,
 from hedgerow.edge_agent.trainer.fleet import FleetNode, JobClosedError, ReplacedError
 from hedgerow.server.flower import FlowerLink, LinkConfig
 from hedgerow.server.gateway import GatewayConfig
+from hedgerow.server.rounds.book import Contribution
+from hedgerow.server.rounds.collect import Collector, Watch
 from hedgerow.server.rounds.link import Reply
+from hedgerow.server.rounds.plan import Key, Plan
+from hedgerow.server.rounds.waiting import Presence
 from hedgerow.shared import fleetwire
 from hedgerow.shared.errors import ConfigError, ContentError, IntegrityError, TransportError
+from hedgerow.shared.job import TrainInstruction, TrainReply
 from hedgerow.simulations.bench.bed import Bed
 
 Scenario = Callable[[Bed, FlowerLink, str], Awaitable[None]]
@@ -400,6 +405,56 @@ def test_a_revoked_device_fails_what_it_was_asked_and_may_come_back_with_a_new_k
         await link.send(JOB, "a", instruction(round=2))
         assert await answered(again, update(16)) == "accepted"
         await in_thread(again.close)
+
+    run(tmp_path, scenario)
+
+
+class Asking:
+    """An exchange that counts whoever answers."""
+
+    index = 0
+
+    def instruction(self, device: str, deadline_s: float) -> TrainInstruction:
+        return instruction()
+
+    async def accept(self, key: Key, reply: Reply, header: TrainReply) -> Contribution:
+        return Contribution(key.device, "counted")
+
+
+@pytest.mark.parametrize("asked_before", [False, True])
+def test_a_round_ends_without_a_device_that_was_drawn_and_then_revoked(
+    tmp_path: Path, asked_before: bool
+) -> None:
+    """Its deadline and the time to rejoin are longer than this test may take."""
+    never = 10_000.0
+    watch = Watch(lambda book: None, lambda device, reason, detail: None)
+
+    async def scenario(bed: Bed, link: FlowerLink, url: str) -> None:
+        stays, goes = await joined(bed, url), await joined(bed, url, "b")
+        plan = Plan(JOB, 1, 1, ("a", "b"))
+        if not asked_before:
+            link.unregister("b")
+        now = asyncio.get_running_loop().time()
+        collector = Collector(link, plan, Asking(), Presence(now), watch, never)
+        collecting = asyncio.create_task(collector.run(now + never))
+        assert await answered(stays, update(16)) == "accepted"
+        if asked_before:
+            link.unregister("b")
+
+        book = await asyncio.wait_for(collecting, 20.0)
+
+        assert book.contributions["a"].outcome == "counted"
+        lost = book.contributions["b"]
+        expected = (
+            ("declined", "the device was unregistered") if asked_before else ("missing", "left the fleet")
+        )
+        assert (lost.outcome, lost.reason) == expected
+        assert not book.strays
+        assert link.gone() == {"b"}
+        link.register("b", b"another key")
+        assert link.gone() == frozenset()
+        for member in (stays, goes):
+            await in_thread(member.close)
 
     run(tmp_path, scenario)
 

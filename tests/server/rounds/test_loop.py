@@ -411,6 +411,38 @@ def test_a_device_that_the_link_cannot_address_yet_is_asked_once_it_is_online(tm
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("moment", ["before it is asked", "while it is unreachable", "after it was asked"])
+def test_a_device_that_is_shut_out_holds_no_round_it_was_drawn_into(tmp_path: Path, moment: str) -> None:
+    """Neither the deadline nor the time to rejoin would end this round in a test's life."""
+
+    async def main() -> None:
+        settings = LoopSettings(start_wait_s=0.05, rejoin_wait_s=NEVER)
+        bed = Bed(tmp_path, FakeFleet(names(3)), job(EXAMPLE, deadline_s=NEVER), settings=settings)
+
+        async def drawn_and_then(device: str) -> list[str]:
+            if moment == "before it is asked":
+                bed.fleet.leave(device)
+            return names(3)
+
+        def asked(device: str, instruction: TrainInstruction, model: Vector) -> None:
+            bed.fleet.leave(device)
+
+        if moment == "while it is unreachable":
+            bed.fleet.unreachable.add("device-2")
+            bed.fleet.up.discard("device-2")
+            asyncio.get_running_loop().call_later(0.2, bed.fleet.leave, "device-2")
+        elif moment == "after it was asked":
+            bed.fleet.behaviours["device-2"] = asked
+        bed.loop._task = bed.loop._task._replace(population=lambda: drawn_and_then("device-2"))
+        await bed.run()
+        assert (bed.heard.results[0].replied, bed.heard.results[0].dropped) == (2, 1)
+        assert bed.heard.results[0].reasons == {}, "nothing of it was counted or refused twice"
+        reason = "the trainer died" if moment == "after it was asked" else "left the fleet"
+        assert bed.outcomes(1)["device-2"] == reason
+
+    asyncio.run(main())
+
+
 def test_no_round_burns_while_the_whole_fleet_is_away(tmp_path: Path) -> None:
     async def main() -> None:
         fleet = FakeFleet(names(2), online=False)

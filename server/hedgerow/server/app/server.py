@@ -205,9 +205,11 @@ class Server:
         return evaluate(reader.devices(), reader.jobs(), reader.rollouts(), reader.events(), _now_us())
 
     def _register_nodes(self) -> None:
-        for device in self.fleet.devices.all(active_only=True):
-            keys = self.fleet.devices.public_keys(device.name)
-            if keys:
+        for device in self.fleet.devices.all():
+            if device.status != "active":
+                # A round that was drawn before the restart may still name it.
+                self.link.unregister(device.name)
+            elif keys := self.fleet.devices.public_keys(device.name):
                 self.link.register(device.name, _pem(keys[0]))
 
     def _trainer_exited(self, device: str, told: TrainerExit) -> None:

@@ -16,6 +16,7 @@ import hashlib
 import logging
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from http import HTTPStatus
 from typing import Literal
 
@@ -69,6 +70,7 @@ class FlowerLink:
         self._closed: OrderedDict[str, Closed] = OrderedDict()
         self._nodes: dict[str, tuple[int, bytes]] = {}
         self._devices: dict[int, str] = {}
+        self._gone: set[str] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         return_large_blocks()
 
@@ -84,15 +86,21 @@ class FlowerLink:
         node_id = self.state.add_node(public_key_pem, device)
         self._nodes[device] = (node_id, public_key_pem)
         self._devices[node_id] = device
+        self._gone.discard(device)
         return node_id
 
     def unregister(self, device: str) -> None:
-        """Forget a device's node (it was revoked); what it was asked for fails at once."""
+        """Forget a device's node (it was revoked); what it was asked for fails at once, and nobody waits for it."""
+        self._gone.add(device)
         self.trainer_exited(device, reason="the device was unregistered")
         known = self._nodes.pop(device, None)
         if known is not None:
             self._devices.pop(known[0], None)
             self.state.remove_node(*known)
+
+    def gone(self) -> AbstractSet[str]:
+        """Return the devices that were unregistered and not registered again."""
+        return self._gone
 
     def node_of(self, device: str) -> int | None:
         """Return the id of a device's node, if it has one."""

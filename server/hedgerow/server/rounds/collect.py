@@ -86,15 +86,23 @@ class Collector:
         if until is None:
             return None
         # Replies end the wait at once; the bound is for what the link does not announce: who comes and who goes.
-        all_asked = len(self.book.messages) == len(self.book.cohort)
+        all_asked = self.book.owing <= self.book.messages.keys()
         return min(until - now, _LOOK_S if all_asked else _RESEND_S)
 
     def _look(self, now: float) -> None:
         """Look who is there; not at every reply, for a large fleet is long to count."""
         online = self._link.online(self._plan.job_id)
         self._presence.note(online, now)
+        self._settle_gone()
         self._seen |= self.book.owing & online
         self._look_at = now + _LOOK_MIN_S
+
+    def _settle_gone(self) -> None:
+        """Wait no longer for devices that were drawn and then shut out before they could be asked."""
+        for device in sorted(self.book.owing & self._link.gone()):
+            # For one that was asked the link answers itself, so that it is counted once.
+            if device not in self.book.messages:
+                self.book.settle(Contribution(device, "missing", "left the fleet"))
 
     async def _send(self, devices: tuple[str, ...], deadline: float) -> None:
         left_s = max(0.0, deadline - time.monotonic())
@@ -107,7 +115,7 @@ class Collector:
 
     async def _send_again(self, deadline: float) -> None:
         online = self._link.online(self._plan.job_id)
-        unsent = tuple(d for d in self._plan.cohort if d not in self.book.messages and d in online)
+        unsent = tuple(d for d in sorted(self.book.owing & online) if d not in self.book.messages)
         await self._send(unsent, deadline)
 
     async def _take(self, reply: Reply) -> None:

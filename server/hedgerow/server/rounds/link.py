@@ -10,6 +10,7 @@ Ordering rules that every implementation keeps:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import Literal, Protocol
 
 import msgspec
@@ -70,6 +71,12 @@ class FleetLink(Protocol):
 
     def online(self, job_id: str) -> frozenset[str]:
         """Return the devices whose trainer is connected."""
+
+    def gone(self) -> AbstractSet[str]:
+        """Return the devices that left the fleet for good: they cannot be addressed, and nobody need wait for them.
+
+        What such a device was asked before is answered by the link itself, with ``error`` and no header.
+        """
 
     async def wait_online(self, job_id: str, count: int, timeout_s: float) -> bool:
         """Return True as soon as ``count`` trainers are connected, False after ``timeout_s``."""
