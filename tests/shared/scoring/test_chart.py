@@ -64,3 +64,45 @@ def test_following_never_leaves_the_leash() -> None:
         mean = chart.followed(mean, np.array([100.0]), 0.1, home, np.array([3.0]))
 
     assert mean.tolist() == [3.0]
+
+
+def test_dispersion_is_the_weighted_deviation_s_logarithm_with_a_floor() -> None:
+    rng = np.random.default_rng(1)
+    residual, weights = rng.normal(3, 2, (500, 1)), chart.memory_weights(500, 200.0)
+
+    found = chart.dispersion(residual, weights)
+
+    expected = np.sqrt(np.cov(residual[:, 0], aweights=weights, ddof=0) + chart.DISPERSION_FLOOR**2)
+    assert np.exp(found) == pytest.approx([expected])
+    still = chart.dispersion(np.full((30, 2), 7.0), chart.memory_weights(30, 10.0))
+    assert np.exp(still) == pytest.approx([chart.DISPERSION_FLOOR] * 2)
+
+
+def test_twice_and_half_the_noise_are_equally_far_apart() -> None:
+    residual, weights = np.random.default_rng(2).normal(0, 10, (40, 1)), chart.memory_weights(40, 10.0)
+
+    middle, twice, half = (float(chart.dispersion(residual * f, weights)[0]) for f in (1.0, 2.0, 0.5))
+
+    assert twice - middle == pytest.approx(np.log(2), rel=1e-2)
+    assert middle - half == pytest.approx(np.log(2), rel=1e-2)
+
+
+def test_held_out_spread_is_the_deviation_for_steady_readings_and_wider_for_wandering_ones() -> None:
+    rng = np.random.default_rng(3)
+    steady = rng.normal(5, 2, (4000, 1))
+    wandering = rng.normal(0, 0.1, (400, 1)) + np.linspace(0, 4, 400)[:, None]
+
+    mean, spread = chart.describe_held_out(steady)
+    _, whole = chart.describe(wandering)
+    _, wide = chart.describe_held_out(wandering)
+
+    assert mean == pytest.approx(steady.mean(axis=0))
+    assert spread == pytest.approx([2.0], rel=0.03)
+    # a line from 0 to 4: the quarters' means are 0.5, 1.5, 2.5, 3.5; each is judged by the mean of the other three
+    by_hand = np.sqrt(np.mean([0.01 + 1 / 12 + ((m - 2) * 4 / 3) ** 2 for m in (0.5, 1.5, 2.5, 3.5)]))
+    assert wide == pytest.approx([by_hand], rel=0.02)
+    assert wide > 1.2 * whole
+
+
+def test_held_out_spread_keeps_the_floor() -> None:
+    assert chart.describe_held_out(np.zeros((20, 1)))[1].tolist() == [chart.SIGMA_FLOOR]

@@ -52,8 +52,9 @@ def test_normal_windows_stay_quiet_and_a_shift_is_loud_with_its_channel_first() 
     assert all(sum(part.share for part in score.attribution) == pytest.approx(1) for score in loud)
 
 
-def test_scoring_in_one_go_gives_bit_for_bit_what_one_at_a_time_gives() -> None:
-    made = scorer(follow_rows=50)
+@pytest.mark.parametrize("options", [{}, {"dispersion": True, "release": 0.6}])
+def test_scoring_in_one_go_gives_bit_for_bit_what_one_at_a_time_gives(options: dict[str, Any]) -> None:
+    made = scorer(follow_rows=50, **options)
     fitted = made.fit(windows(0, 100), nothing)
     replay = windows(3, 60, (0, 1, 0))
 
@@ -128,10 +129,79 @@ def test_a_slow_drift_is_followed_and_a_step_is_not() -> None:
     assert after.mean == fitted.mean
 
 
-def test_fitted_values_survive_json() -> None:
-    fitted = scorer().fit(windows(0, 50), nothing)
+def test_an_alarm_stays_on_down_to_its_release_and_begins_again_only_at_the_threshold() -> None:
+    plain, held = scorer(), scorer(release=0.5)
+    fitted = held.fit(windows(0, 200), nothing)
+    flow = fitted.mean[1] + np.array([0.8, 1.2, 0.8, 0.6, 0.4, 0.8]) * fitted.threshold * fitted.sigma[1]
+    replay = np.tile(np.array([fitted.mean[0], 0, fitted.mean[2]]), (6, ROWS, 1))
+    replay[:, :, 1] = flow[:, None]
+    replay = np.array([0.0, 10.0, 20.0]) + 2.0 * replay  # from scaled units to the profile's
 
+    without, _ = plain.judge_all(replay, np.zeros_like(replay), fitted)
+    scores, end = held.judge_all(replay, np.zeros_like(replay), fitted)
+
+    assert [score.alarm for score in without] == [False, True, False, False, False, False]
+    assert [score.alarm for score in scores] == [False, True, True, True, False, False]
+    assert [score.value for score in scores] == [score.value for score in without]
+    assert not end.alarming
+
+
+def test_nothing_is_followed_while_an_alarm_is_held() -> None:
+    made = scorer(release=0.2, follow_rows=20, follow_below=0.9)
+    fitted = made.fit(windows(0, 200), nothing)
+    loud, near = windows(7, 1, (0, 6, 0))[0], windows(8, 1, (0, 2, 0))[0]
+
+    _, on = made.judge(loud, np.zeros_like(loud), fitted)
+    held, still = made.judge(near, np.zeros_like(near), on)
+    free, moved = made.judge(near, np.zeros_like(near), fitted)
+
+    assert on.alarming and held.alarm and still is on
+    assert not free.alarm and moved.mean != fitted.mean
+
+
+@pytest.mark.parametrize("times", [0.2, 4.0])
+def test_dispersion_finds_a_channel_that_shakes_more_or_less_at_the_same_level(times: float) -> None:
+    blind, made = scorer(factor=4 / 3), scorer(factor=4 / 3, dispersion=True)
+    changed = windows(9, 60)
+    level = np.float32(10.0)
+    changed[:, :, 1] = level + np.float32(times) * (changed[:, :, 1] - level)
+
+    def alarms(which: Scorer) -> list[bool]:
+        fitted = which.fit(windows(0, 200), nothing)
+        scores, _ = which.judge_all(changed, np.zeros_like(changed), fitted)
+        assert all(sum(part.share for part in score.attribution) == pytest.approx(1) for score in scores)
+        if which is made:
+            assert next(score.attribution[0].channel for score in scores if score.alarm) == "flow"
+        return [score.alarm for score in scores]
+
+    assert sum(alarms(made)) > 50
+    if times < 1:
+        assert sum(alarms(blind)) == 0
+
+
+def test_a_wandering_fit_widens_the_held_out_spread_alone() -> None:
+    wandering = np.concatenate([windows(n, 50, (0, 1.0 * n, 0)) for n in range(4)])
+
+    whole, held = (scorer(spread=spread).fit(wandering, nothing) for spread in ("whole", "held-out"))
+
+    assert held.mean == whole.mean
+    assert held.sigma[1] > 1.15 * whole.sigma[1]
+    assert held.sigma[0] == pytest.approx(whole.sigma[0], rel=0.1)
+
+
+def test_fitted_values_survive_json() -> None:
+    fitted = scorer(dispersion=True).fit(windows(0, 50), nothing)
+
+    assert len(fitted.mean) == 6
     assert msgspec.json.decode(msgspec.json.encode(fitted), type=Fitted) == fitted
+
+
+def test_values_fitted_before_there_were_deadbands_are_still_read() -> None:
+    fitted = scorer().fit(windows(0, 50), nothing)
+    kept = msgspec.to_builtins(fitted)
+    del kept["alarming"]
+
+    assert msgspec.convert(kept, Fitted) == fitted
 
 
 @pytest.mark.parametrize(

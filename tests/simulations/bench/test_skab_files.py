@@ -10,7 +10,7 @@ from tests.support.configs import CONFIGS
 
 from hedgerow.shared.errors import ConfigError, ContentError
 from hedgerow.shared.profile import read_profile
-from hedgerow.simulations.bench.skab_files import find_files, read_recording
+from hedgerow.simulations.bench.skab_files import find_files, read_channels, read_recording
 
 PROFILE = read_profile(CONFIGS / "profiles" / "skab.toml")
 TITLES = "datetime;Accelerometer1RMS;Accelerometer2RMS;Current;Pressure;Temperature;Thermocouple;Voltage;Volume Flow RateRMS"
@@ -86,3 +86,13 @@ def test_files_come_in_the_order_of_their_numbers_and_an_empty_folder_is_refused
     (tmp_path / "void").mkdir()
     with pytest.raises(ConfigError, match="no CSV files"):
         find_files([tmp_path / "void"])
+
+
+def test_channels_alone_are_read_from_files_with_any_labels_or_none(tmp_path: Path) -> None:
+    labelled = read_channels(write(tmp_path, [row(1), row(2, flow="", label="oops")]), PROFILE, 2)
+    bare = read_channels(write(tmp_path, [row(n).rsplit(";", 2)[0] for n in (1, 2)], TITLES), PROFILE, 2)
+
+    assert labelled.dtype == np.float32 and labelled.shape == (2, 8)
+    assert (labelled == bare).all()
+    with pytest.raises(ContentError, match="at least 3"):
+        read_channels(write(tmp_path, [row(1), row(2)]), PROFILE, 3)

@@ -1,0 +1,53 @@
+"""The rule by which a candidate is chosen: the false alarm limit, the largest F1, and what counts as simpler."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hedgerow.simulations.bench.selection.charts import Judged
+from hedgerow.simulations.bench.selection.search import FACTORS, RELEASES, Candidate, Options, choose, courses
+
+BASE: dict[str, Any] = {"rows": 32, "hidden": 32, "code": 8, "clip": 2.0, "memory_rows": 10.0}
+
+
+def candidate(f1: float, far: float, **options: Any) -> Candidate:
+    judged = Judged((f1 + 0.1, f1 - 0.1), (0.0, far))
+    return Candidate(Options(**{**BASE, **options}), {"short": judged, "long": Judged((f1, f1), (0.0, 0.0))})
+
+
+def test_the_largest_f1_below_the_false_alarm_limit_is_chosen() -> None:
+    chosen, limit = choose([candidate(0.9, 12.1), candidate(0.8, 11.9, factor=1.2), candidate(0.7, 1.0)])
+
+    assert chosen.options.factor == 1.2
+    assert limit == 12.0
+
+
+def test_a_limit_that_nobody_keeps_rises_until_one_does() -> None:
+    chosen, limit = choose([candidate(0.9, 17.0), candidate(0.6, 15.5, factor=1.2)])
+
+    assert chosen.options.factor == 1.2
+    assert limit == 16.0
+
+
+def test_among_equals_the_one_with_fewer_mechanisms_is_chosen() -> None:
+    many = candidate(0.804, 5.0, follow_rows=100.0, release=0.5, drift_ratio=0.5, dispersion=True)
+    few = candidate(0.800, 5.0, spread="held-out")
+
+    assert choose([many, few])[0] is few
+    assert many.options.mechanisms() == 4 and few.options.mechanisms() == 1
+    assert choose([many, candidate(0.798, 5.0)])[0] is many
+
+
+def test_then_smaller_windows_networks_and_memories_and_higher_thresholds() -> None:
+    small = candidate(0.8, 5.0, rows=16)
+
+    assert choose([candidate(0.8, 5.0), small])[0] is small
+    assert choose([candidate(0.8, 5.0, hidden=64), candidate(0.8, 5.0)])[0].options.hidden == 32
+    assert choose([candidate(0.8, 5.0, memory_rows=20.0), candidate(0.8, 5.0)])[0].options.memory_rows == 10
+    assert choose([candidate(0.8, 5.0), candidate(0.8, 5.0, factor=1.45)])[0].options.factor == 1.45
+
+
+def test_courses_are_every_factor_following_and_hold_once() -> None:
+    made = list(courses(Options(**BASE)))
+
+    assert len(made) == len(set(made)) == (1 + 3 * 2 * 2) * len(FACTORS) * len(RELEASES)
