@@ -12,7 +12,7 @@ import numpy.typing as npt
 from hedgerow.models.gate.decide import decide, golden_tolerance, limits_of, refusals
 from hedgerow.models.gate.evidence import Candidate
 from hedgerow.models.gate.measure import measure
-from hedgerow.models.recipe import recipe_hash
+from hedgerow.models.recipe import Parameters, recipe_hash
 from hedgerow.models.workbench.artefacts import Made, make_artefacts
 from hedgerow.models.workbench.bom import bill_of_materials
 from hedgerow.models.workbench.card import model_card
@@ -138,5 +138,11 @@ def _manifest(request: PackageRequest, work: Work, judged: Judged, scores: dict[
         privacy=request.privacy,
         scoring=recipe.scoring(parameters),
         labels=recipe.labels(parameters),
-        channels=request.channels or tuple(parameters.get("channels", ())),
+        channels=request.channels or _named_channels(parameters),
     )
+
+
+def _named_channels(parameters: Parameters) -> tuple[str, ...]:
+    """Return the telemetry channels that a recipe was built for; an image recipe's number of channels names none."""
+    found = parameters.get("channels", ())
+    return tuple(found) if isinstance(found, list | tuple) else ()
