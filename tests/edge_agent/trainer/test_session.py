@@ -21,6 +21,7 @@ from hedgerow.shared.bundle import sha256_hex
 from hedgerow.shared.errors import ConfigError, ContentError, IntegrityError, StorageError, TransportError
 from hedgerow.shared.job import PrivacySpec, TrainingSpec, TrainInstruction, TrainReply
 from hedgerow.shared.packing import unpack
+from hedgerow.shared.privacy.accounting import epsilon
 from hedgerow.shared.privacy.ledger_file import verify
 from hedgerow.shared.privacy.statement import recompute_job
 from hedgerow.shared.specs import Sample
@@ -127,24 +128,45 @@ def test_without_privacy_the_samples_are_marked_as_unprotected(device: Device) -
     assert chain.state.unprotected["job"].samples.up_to_id == 60
 
 
-def test_with_privacy_only_the_update_the_head_and_the_budget_asked_for_leave(device: Device) -> None:
+def test_with_privacy_only_the_update_the_head_and_what_was_spent_leave(device: Device) -> None:
     header, payload = device.session().answer(instruction())
 
     assert delta_of((header, payload)).shape == (WIDTH + 1,)
     assert (header.n_samples, header.metrics) == (None, {})
-    assert (header.epsilon, header.delta) == (2.0, 1e-4)
+    own = verify(device.ledger).state.charged_with("job")
+    assert header.epsilon == pytest.approx(epsilon(own, 1e-4), rel=0.01)
+    assert header.delta == 1e-4
     assert header.ledger_head == verify(device.ledger).head.hex()
     assert header.ledger_length == verify(device.ledger).length
 
 
-def test_what_a_private_reply_says_is_the_same_for_devices_that_differ(tmp_path: Path) -> None:
-    said = []
-    for name, n in (("small", 15), ("large", 900)):
-        (tmp_path / name).mkdir()
-        header, _ = Device(tmp_path / name, n).session().answer(instruction())
-        said.append(msgspec.structs.replace(header, update_sha256="", ledger_head=""))
+def said_by(folder: Path, n: int) -> list[TrainReply]:
+    """Return the headers of a whole job on a device of ``n`` examples, without what is random in them."""
+    folder.mkdir()
+    session = Device(folder, n).session()
+    headers = [session.answer(instruction(round=number))[0] for number in (1, 2, 3)]
+    return [msgspec.structs.replace(header, update_sha256="", ledger_head="") for header in headers]
 
-    assert said[0] == said[1]
+
+def test_what_private_replies_say_is_the_same_for_devices_of_the_same_rounded_count(tmp_path: Path) -> None:
+    smallest, largest, next_class = (said_by(tmp_path / str(n), n) for n in (45, 63, 64))
+
+    assert smallest == largest
+    assert smallest != next_class
+
+
+def test_epsilon_grows_over_the_rounds_to_what_the_accountant_finds_and_no_further_than_asked(
+    device: Device,
+) -> None:
+    session, stated, exact = device.session(), [], []
+    for number in (1, 2, 3):
+        stated.append(session.answer(instruction(round=number))[0].epsilon or 0.0)
+        exact.append(recompute_job(device.ledger, "job").epsilon_pld)
+
+    assert all(true <= said <= 1.01 * true for said, true in zip(stated, exact, strict=True))
+    assert stated == sorted(stated)
+    assert stated[0] < 0.8 * stated[2]
+    assert 1.99 < stated[2] <= 2.0
 
 
 def test_the_ledger_holds_what_was_done_and_it_is_within_the_budget(device: Device) -> None:

@@ -1,7 +1,7 @@
 """One job on one device, round after round: from an instruction to the reply and its packed update.
 
 What stays warm between rounds: the recipe's module, the examples, the wrapped model. What is kept on disk: the
-ledger. With privacy a reply carries the update, the ledger's head and the ε asked for, and nothing else.
+ledger. With privacy a reply carries the update, the ledger's head and the ε spent by then, and nothing else.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from hedgerow.edge_agent.trainer import dataset, plan
 from hedgerow.edge_agent.trainer.codes import Code, DeclinedError
 from hedgerow.edge_agent.trainer.ledger import DeviceLedger
+from hedgerow.edge_agent.trainer.spent import SpentSoFar
 from hedgerow.models.recipe import Parameters, Recipe, TrainingSet, recipe_hash
 from hedgerow.shared import limits
 from hedgerow.shared.bundle import sha256_hex
@@ -66,6 +67,7 @@ class Session:
         self._parameters: Parameters = {}
         self._plain: PlainTrainer | None = None
         self._private: PrivateTrainer | None = None
+        self._spent = SpentSoFar()
 
     def answer(self, instruction: TrainInstruction) -> Answer:
         """Return the reply and its payload; whatever this device cannot do is a reply with an error code.
@@ -157,12 +159,16 @@ class Session:
         request = plan.exchange_digest(instruction)
         stored = self._ledger.reserve(self._job_id, instruction.round, instruction.exchange, request)
         if stored is not None:
-            reply = _reply(instruction, stored.payload, head=stored.head, length=self._ledger.length())
-            return reply, stored.payload
+            return self._private_reply(instruction, stored.payload, stored.head), stored.payload
         delta = self._private.train(model, instruction.training, plan.steps_of(opened))
         payload = pack(delta, instruction.packing)
         head = self._ledger.release(self._job_id, instruction.round, instruction.exchange, request, payload)
-        return _reply(instruction, payload, head=head, length=self._ledger.length()), payload
+        return self._private_reply(instruction, payload, head), payload
+
+    def _private_reply(self, instruction: TrainInstruction, payload: bytes, head: str) -> TrainReply:
+        account = self._ledger.state().jobs[self._job_id]
+        spent = self._spent.after(account, (instruction.round, instruction.exchange))
+        return _reply(instruction, payload, head=head, length=self._ledger.length(), epsilon=spent)
 
     def _open_private(
         self, instruction: TrainInstruction, recipe: Recipe
@@ -245,9 +251,10 @@ def _reply(
     metrics: dict[str, float] | None = None,
     head: str | None = None,
     length: int | None = None,
+    epsilon: float | None = None,
     error: str | None = None,
 ) -> TrainReply:
-    """Return the reply's header. ε and δ are those asked for: what was really spent would tell how many examples."""
+    """Return the reply's header; ``epsilon`` is what was spent, at the δ that the job asked for."""
     private = instruction.privacy.mode == "example" and error is None
     return TrainReply(
         job_id=instruction.job_id,
@@ -262,6 +269,6 @@ def _reply(
         error=error,
         ledger_head=head,
         ledger_length=length,
-        epsilon=instruction.privacy.epsilon if private else None,
+        epsilon=epsilon,
         delta=instruction.privacy.delta if private else None,
     )

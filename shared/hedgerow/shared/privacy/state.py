@@ -28,12 +28,17 @@ Exchange = tuple[int, int]
 
 @dataclass
 class JobAccount:
-    """One job with privacy: its plan, what it has reserved and released."""
+    """One job with privacy: its plan, what it has reserved and released.
+
+    ``earlier`` is what jobs opened before it had charged, or might still, to samples that could be among its own; the
+    job's noise was calibrated with it.
+    """
 
     opened: JobOpened
     reserved: dict[Exchange, int] = field(default_factory=dict)
     released: dict[Exchange, tuple[Released, bytes]] = field(default_factory=dict)
     closed: bool = False
+    earlier: tuple[PrivacyEvent, ...] = ()
 
     @property
     def steps(self) -> int:
@@ -44,6 +49,10 @@ class JobAccount:
     def planned_steps(self) -> int:
         """Steps that count against others' budgets: all that were planned, or those charged once it is closed."""
         return self.steps if self.closed else self.opened.steps_per_round * self.opened.rounds
+
+    def charged_until(self, exchange: Exchange) -> int:
+        """Return how many exchanges were charged by the time of ``exchange``, itself included. Raises ValueError for none."""
+        return list(self.reserved).index(exchange) + 1
 
     def charged(self) -> tuple[PrivacyEvent, ...]:
         """Return what the job has been charged."""
@@ -70,7 +79,7 @@ class LedgerState:
         match body:
             case JobOpened():
                 self._require_new(body.job_id)
-                self.jobs[body.job_id] = JobAccount(body)
+                self.jobs[body.job_id] = JobAccount(body, earlier=self.committed_on(body.samples))
             case Unprotected():
                 self._require_new(body.job_id)
                 self.unprotected[body.job_id] = body
