@@ -23,7 +23,8 @@ _SENT: Final[tuple[tuple[type[msgspec.Struct], str, str], ...]] = (
     (
         TrainReply,
         "once per round of a job, with the packed model update beside it",
-        "with privacy: the update is covered by the job's ε, counts and metrics are withheld; without: as they are",
+        "with privacy: the update is covered by the job's ε, counts and metrics are withheld, and the ε stated follows "
+        "from the rounded number of examples and the jobs' plans; without: as they are",
     ),
 )
 

@@ -154,7 +154,8 @@ class TrainReply(msgspec.Struct, frozen=True, tag="trained"):
 
     With privacy, ``n_samples`` and ``metrics`` are withheld (None and empty): they would be releases.
     ``error`` is a short reason when the device trained nothing; ``ledger_head`` commits to its ledger
-    file and ``ledger_length`` says how many entries that has, so that a server notices one that went back.
+    file and ``ledger_length`` says how many entries that has, so that a server notices one that went back. ``epsilon``
+    is what its samples have spent by then, at ``delta``: earlier jobs' plans included, at most the ε asked for, never falling.
     """
 
     job_id: str

@@ -527,6 +527,31 @@ def test_the_epsilon_of_a_round_is_the_largest_claimed(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_the_curve_of_epsilon_grows_also_where_the_device_that_spent_most_is_not_drawn_again(
+    tmp_path: Path,
+) -> None:
+    async def main() -> None:
+        bed = Bed(tmp_path, FakeFleet(names(2)), job(EXAMPLE, rounds=4))
+        spends = answers(header={"epsilon": 2.0})
+        bed.fleet.behaviours["device-2"] = lambda device, asked, model: (
+            spends(device, asked, model) if asked.round == 1 else Answer(b"", error="budget")
+        )
+        await bed.run()
+        assert [r.epsilon for r in bed.parts.jobs.rounds("j")] == [2.0, 2.0, 2.0, 2.0]
+        bed.fleet.behaviours.clear()
+
+    asyncio.run(main())
+
+
+def test_the_epsilon_of_each_round_is_kept_as_it_grows(tmp_path: Path) -> None:
+    async def main() -> None:
+        bed = Bed(tmp_path, FakeFleet(names(2)), job(EXAMPLE, rounds=4))
+        await bed.run()
+        assert [r.epsilon for r in bed.parts.jobs.rounds("j")] == [0.25, 0.5, 0.75, 1.0]
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("strategy", ["fedavg", "flower:FedAdam", "flower:FedAvgM"])
 def test_a_job_stopped_between_rounds_continues_to_the_same_model(tmp_path: Path, strategy: str) -> None:
     options = {"server_momentum": 0.5} if strategy.endswith("M") else {}

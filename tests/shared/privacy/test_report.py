@@ -27,6 +27,13 @@ def test_the_example_report_says_that_losses_and_counts_are_withheld() -> None:
     assert report.released == ("model update of each round",)
 
 
+def test_the_example_report_says_what_the_epsilon_of_a_round_follows_from() -> None:
+    report = privacy_report(PrivacySpec("example", 8.0, 1e-5))
+
+    assert any("has spent by then" in note and "rounded number of examples" in note for note in report.notes)
+    assert "ε really spent" not in report.withheld
+
+
 def test_the_population_statement_is_a_maximum_and_no_sum() -> None:
     report = privacy_report(PrivacySpec("example", 8.0, 1e-5))
 

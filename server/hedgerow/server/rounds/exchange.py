@@ -124,6 +124,11 @@ class TrainExchange:
         """Return the devices' training metrics, averaged as the updates are; empty with privacy."""
         return {name: total / self._metric_weights[name] for name, total in sorted(self._metrics.items())}
 
+    def epsilon(self) -> float | None:
+        """Return the largest ε that a device has claimed in this job by now, None without claims."""
+        claims = {**self._heads, **self.claims}
+        return max((claim.epsilon for claim in claims.values()), default=None)
+
     def _check_forward(self, device: str, claim: Claim) -> None:
         try:
             check_forward(self._heads.get(device), claim)

@@ -230,7 +230,7 @@ def _result(
         bytes_up=sum(book.bytes_up for book in books),
         bytes_down=model_bytes * answered,
         duration_s=duration_s,
-        epsilon=max((claim.epsilon for claim in exchange.claims.values()), default=None),
+        epsilon=exchange.epsilon(),
         metrics=exchange.mean_metrics(),
     )
 

@@ -17,7 +17,7 @@ class RoundResult(msgspec.Struct, frozen=True):
 
     ``replied`` updates count in the model, ``rejected`` were refused, ``dropped`` never came or failed on the device.
     ``bytes_up`` is what replies took on the wire; ``bytes_down`` the model's bytes times the devices that answered.
-    ``epsilon`` is the largest that a device of this round claims, None without privacy. ``metrics`` are the devices' mean
+    ``epsilon`` is the largest that a device has claimed by then, None without privacy. ``metrics`` are the devices' mean
     training metrics, empty with privacy.
     """
 

@@ -8,11 +8,12 @@ from hedgerow.shared.job import PrivacySpec
 
 _EXAMPLE_NOTES = (
     "Population statement: the maximum over devices, never a sum; each example lives on one device.",
-    "ε is the bound asked for; what each device really spent stays in its own ledger file, because it tells how many "
-    "examples the device has.",
+    "ε is the bound asked for. With each update a device states what it has spent by then: a function of the job, of how "
+    "many of its rounds the device has charged, and of the plans of this and earlier jobs on the same samples, hence of "
+    "the rounded number of examples and of nothing else about them.",
     "The guarantee is of single samples (overlapping windows are samples of their own), not of a whole device.",
     "Sampling rate, steps and noise depend on the number of examples rounded down to a power of √2, or on the job's "
-    "nominal_samples; that rounded number counts as public.",
+    "nominal_samples; that rounded number counts as public, with what follows from it (ε by round).",
     "Alarms, heartbeats and events, the time that training takes, and whether a device declines a job (δ above "
     "1 / (10 n), budget spent, no samples) lie outside ε.",
     "Noise is floating point: the guarantee is of the ideal Gaussian (Mironov 2012 describes the gap).",
@@ -45,7 +46,7 @@ def _example_report(privacy: PrivacySpec) -> PrivacyReport:
         noise_source=f"AES-256-CTR keyed by the operating system, on the sum of gradients clipped to L2 norm "
         f"{privacy.clip_norm_l2:g}; no seed reaches noise or sampling",
         released=("model update of each round",),
-        withheld=("losses", "metrics", "number of examples", "noise multiplier", "ε really spent"),
+        withheld=("losses", "metrics", "number of examples", "noise multiplier"),
         notes=_EXAMPLE_NOTES,
     )
 
