@@ -59,7 +59,12 @@ def test_the_choice_is_the_same_whatever_the_labels_say_and_none_is_read(
             (tmp_path / name / f"{seed}.csv").write_text("\n".join(text) + "\n")
     read: list[int] = []
     number = skab_files._number
-    monkeypatch.setattr(skab_files, "_number", lambda row, place: (read.append(place), number(row, place))[1])
+
+    def noted(row: list[str], place: int) -> float:
+        read.append(place)
+        return number(row, place)
+
+    monkeypatch.setattr(skab_files, "_number", noted)
 
     true, noisy, without = (select(tmp_path / name, short_job, capsys) for name in ("true", "noise", "none"))
 
