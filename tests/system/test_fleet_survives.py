@@ -23,6 +23,7 @@ from tests.support.wire import json_fields, reply_headers, statement_fields
 from hedgerow.edge_agent.link.tls import device_context
 from hedgerow.models.recipes.digits import device_split
 from hedgerow.shared.identity import SERVER_NAME
+from hedgerow.shared.privacy.statement import recompute_job
 from hedgerow.simulations.demo.broker import Broker
 from hedgerow.simulations.demo.fleet import Agent
 from hedgerow.simulations.demo.sensors import write_images
@@ -310,6 +311,14 @@ def test_private_replies_withhold_counts_and_losses(story: Story) -> None:
         assert header["n_samples"] is None
         assert header["metrics"] == {}
         assert not set(story.images.values()) & {v for v in header.values() if isinstance(v, int)}
+
+
+def test_the_rounds_show_epsilon_as_it_grew_to_what_the_devices_ledgers_hold(story: Story) -> None:
+    curve = [one["epsilon"] for one in story.server.client.get(f"jobs/{story.private}/rounds")]
+    held = [recompute_job(agent.home.ledger, story.private).epsilon_pld for agent in story.agents.values()]
+
+    assert curve[0] < curve[1] <= 8.0
+    assert max(held) <= curve[1] <= 1.01 * max(held)
 
 
 def test_replies_without_privacy_do_carry_them(story: Story) -> None:

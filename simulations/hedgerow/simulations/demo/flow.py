@@ -321,8 +321,8 @@ def _round_line(job: dict[str, Any], one: dict[str, Any]) -> str:
     ]
     if score is not None:
         parts.append(f"{job['metric']} {score:.3f}")
-    if job["mode"] != "none":
-        parts.append(f"ε ≤ {job['epsilon_asked']:g}")
+    if one["epsilon"] is not None:
+        parts.append(f"ε {one['epsilon']:.2f} of {job['epsilon_asked']:g}")
     return "  " + ", ".join(parts)
 
 
