@@ -15,7 +15,7 @@ from hedgerow.server.bus import Bus
 from hedgerow.server.jobs.run import Parts
 from hedgerow.server.jobs.seams import TrainedJob
 from hedgerow.server.jobs.store import JobStore
-from hedgerow.server.ledger import tables as _ledger_tables  # noqa: F401 - declares the table
+from hedgerow.server.ledger.accounts import PrivacyLedger
 from hedgerow.server.rounds.loop import LoopSettings
 from hedgerow.server.rounds.models import ModelStore
 from hedgerow.server.rounds.store import RoundStore
@@ -134,4 +134,5 @@ def make_parts(
         desired=registry,
         on_trained=Handover(),
         settings=settings or LoopSettings(start_wait_s=1.0, rejoin_wait_s=0.5),
+        ledger=PrivacyLedger(database),
     )

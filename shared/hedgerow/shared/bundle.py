@@ -78,7 +78,10 @@ class Lineage(msgspec.Struct, frozen=True):
 
 
 class PrivacyReport(msgspec.Struct, frozen=True):
-    """What is claimed of the training, and how: one statement per job. ``epsilon`` None means none (ε = ∞)."""
+    """What is claimed of the training, and how: one statement per job. ``epsilon`` None means none (ε = ∞).
+
+    ``figures`` are what the claim is reckoned from, and by other accountants and relations, where they are public.
+    """
 
     mode: str
     unit: str
@@ -91,6 +94,7 @@ class PrivacyReport(msgspec.Struct, frozen=True):
     released: tuple[str, ...]
     withheld: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    figures: dict[str, float] = {}
 
 
 class Manifest(msgspec.Struct, frozen=True):

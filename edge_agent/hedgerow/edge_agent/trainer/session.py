@@ -28,13 +28,14 @@ from hedgerow.shared.errors import (
     StorageError,
     TransportError,
 )
-from hedgerow.shared.job import TrainInstruction, TrainReply
+from hedgerow.shared.job import CENTRAL_MODES, TrainInstruction, TrainReply
 from hedgerow.shared.packing import Vector, pack
+from hedgerow.shared.privacy.central import clip_to
 from hedgerow.shared.privacy.entries import JobOpened, SampleRange, Unprotected
 
 if TYPE_CHECKING:
     from hedgerow.edge_agent.trainer.dpsgd import PrivateTrainer
-    from hedgerow.edge_agent.trainer.sgd import PlainTrainer
+    from hedgerow.edge_agent.trainer.sgd import PlainResult, PlainTrainer
     from hedgerow.shared.profile import DeviceProfile
 
 log = logging.getLogger(__name__)
@@ -97,6 +98,8 @@ class Session:
             return self._answer_private(instruction, recipe)
         if instruction.privacy.mode == "none":
             return self._answer_plain(instruction, recipe)
+        if instruction.privacy.mode == "central-poisson":
+            return self._answer_central(instruction, recipe)
         raise DeclinedError(Code.UNSUPPORTED, f"privacy mode {instruction.privacy.mode!r} is not built")
 
     def _prepare(self, instruction: TrainInstruction) -> Recipe:
@@ -124,6 +127,22 @@ class Session:
         return recipe
 
     def _answer_plain(self, instruction: TrainInstruction, recipe: Recipe) -> Answer:
+        result = self._train_plain(instruction, recipe)
+        payload = pack(result.delta, instruction.packing)
+        metrics = {"loss": result.loss} if np.isfinite(result.loss) else {}
+        return _reply(instruction, payload, n_samples=result.n_samples, metrics=metrics), payload
+
+    def _answer_central(self, instruction: TrainInstruction, recipe: Recipe) -> Answer:
+        """Train as without privacy, clip, and send the update alone: the server adds the noise.
+
+        Losses and counts would be releases without noise, so they stay here. An update that is not finite is not sent:
+        it counts as zero.
+        """
+        result = self._train_plain(instruction, recipe)
+        payload = pack(clip_to(result.delta, instruction.privacy.clip_norm_l2), instruction.packing)
+        return _reply(instruction, payload), payload
+
+    def _train_plain(self, instruction: TrainInstruction, recipe: Recipe) -> PlainResult:
         if self._plain is None:
             from hedgerow.edge_agent.trainer.sgd import PlainTrainer
 
@@ -131,21 +150,21 @@ class Session:
             data = self._load(chosen, recipe, private=False)
             self._plain = PlainTrainer(recipe, recipe.build(self._parameters), data)
         model = self._model(instruction, self._plain.flat.size)
-        seed = _order_seed(instruction)
-        result = self._plain.train(model, instruction.training, seed)
-        payload = pack(result.delta, instruction.packing)
-        metrics = {"loss": result.loss} if np.isfinite(result.loss) else {}
-        return _reply(instruction, payload, n_samples=result.n_samples, metrics=metrics), payload
+        return self._plain.train(model, instruction.training, _order_seed(instruction))
 
     def _unprotected_range(self, instruction: TrainInstruction, recipe: Recipe) -> SampleRange:
         state = self._ledger.state()
         if self._job_id in state.jobs:
             raise DeclinedError(Code.CHANGED, "this job began with privacy")
+        mode = instruction.privacy.mode
+        protected_by = mode if mode in CENTRAL_MODES else ""
         known = state.unprotected.get(self._job_id)
         if known is not None:
+            if known.protected_by != protected_by:
+                raise DeclinedError(Code.CHANGED, "this job began in another privacy mode")
             return known.samples
         chosen = self._snapshot(instruction, recipe)
-        self._ledger.open_unprotected(Unprotected(self._job_id, chosen))
+        self._ledger.open_unprotected(Unprotected(self._job_id, chosen, protected_by))
         return chosen
 
     def _answer_private(self, instruction: TrainInstruction, recipe: Recipe) -> Answer:

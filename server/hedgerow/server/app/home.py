@@ -21,6 +21,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     ``hosts`` are the names and addresses by which devices reach the gateway; they stand in its certificate.
     The operator listener answers on ``operator_host`` only, and only to ``operator_hosts`` as Host header.
+    ``device_budget_epsilon`` is the ε that all jobs of central privacy modes together may cost a device, each at its own δ.
     """
 
     server_id: str
@@ -33,6 +34,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hosts: tuple[Host, ...] = ("localhost", "127.0.0.1")
     database_url: str = ""
     advertise: bool = True
+    device_budget_epsilon: Annotated[float, Meta(gt=0, le=1000)] = 10.0
 
 
 class Running(msgspec.Struct, frozen=True):

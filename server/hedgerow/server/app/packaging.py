@@ -60,6 +60,10 @@ class Packaging:
         folder = self._work / f"{model}-{version}"
         shutil.rmtree(folder, ignore_errors=True)
         self._work.mkdir(parents=True, exist_ok=True)
+        account = trained.account
+        report = await asyncio.to_thread(
+            privacy_report, trained.job.privacy, account.record() if account else None
+        )
         request = PackageRequest(
             job_id=trained.job_id,
             job_name=trained.job.name,
@@ -69,7 +73,7 @@ class Packaging:
             model=trained.model,
             model_name=model,
             version=version,
-            privacy=privacy_report(trained.job.privacy),
+            privacy=report,
             folder=str(folder),
             gate=trained.job.gate,
             champion_scores=await asyncio.to_thread(self._champion_scores, model),

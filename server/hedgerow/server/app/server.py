@@ -38,6 +38,7 @@ from hedgerow.server.gateway.tls import gateway_context
 from hedgerow.server.jobs.run import Parts
 from hedgerow.server.jobs.service import JobService
 from hedgerow.server.jobs.store import JobStore
+from hedgerow.server.ledger.accounts import PrivacyLedger
 from hedgerow.server.monitor.alerts import evaluate
 from hedgerow.server.monitor.reader import ServerReader, Sources
 from hedgerow.server.monitor.views import AlertView
@@ -153,6 +154,7 @@ class Server:
             desired=self.fleet.desired,
             on_trained=Packaging(self.bench, self.registry, self.rollouts, self.home.work),
             settings=LoopSettings(),
+            ledger=PrivacyLedger(self.database, self.config.device_budget_epsilon),
         )
         self._reader = ServerReader(Sources(self.fleet, jobs, self.registry, self.rollouts, metric_of))
         return JobService(parts)

@@ -1,4 +1,4 @@
-"""The devices that a job may draw from, read anew while it runs: devices join, and devices are revoked."""
+"""The devices that a job may draw from: read anew while it runs, or frozen when it begins."""
 
 from __future__ import annotations
 
@@ -42,3 +42,23 @@ class Population:
             self._desired.set_job(new, self._assignment)
             self._asked.update(new)
         return devices
+
+
+class FrozenPopulation:
+    """The devices that a central job began with. Who joins later is not drawn; who leaves counts in N all the same.
+
+    A coin is thrown for each of them in every round, so that sampling rate and denominator stay what the ledger says.
+    """
+
+    def __init__(self, devices: Sequence[str], desired: DesiredJobs, assignment: JobAssignment) -> None:
+        self._devices = tuple(devices)
+        self._desired = desired
+        self._assignment = assignment
+        self._asked = False
+
+    async def __call__(self) -> Sequence[str]:
+        """Return all of them, online, revoked or not; the first call asks them to run a trainer."""
+        if not self._asked:
+            await asyncio.to_thread(self._desired.set_job, self._devices, self._assignment)
+            self._asked = True
+        return self._devices

@@ -16,8 +16,8 @@ UNFINISHED: frozenset[State] = frozenset({"queued", "running", "packaging"})
 class JobRecord(msgspec.Struct, frozen=True):
     """One job with its progress. Times are UTC without zone.
 
-    ``epsilon`` and ``delta`` are the largest that a device claims so far, None without privacy. ``result`` is what
-    packaging left (model, version), ``reason`` why it failed or was cancelled.
+    ``epsilon`` and ``delta`` are the largest that a device claims so far, in central modes what the population was charged
+    so far; None without privacy. ``result`` is what packaging left (model, version), ``reason`` why it failed or was cancelled.
     """
 
     job_id: str

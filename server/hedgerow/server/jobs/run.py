@@ -11,17 +11,20 @@ import numpy as np
 
 from hedgerow.server.bus import Bus
 from hedgerow.server.jobs.news import JobNews
-from hedgerow.server.jobs.population import Population
+from hedgerow.server.jobs.population import FrozenPopulation, Population
 from hedgerow.server.jobs.records import JobRecord
 from hedgerow.server.jobs.scoring import RoundScorer
 from hedgerow.server.jobs.seams import Bench, DesiredJobs, Fleet, OnTrained, TrainedJob
 from hedgerow.server.jobs.store import JobStore
+from hedgerow.server.ledger.accounts import PrivacyLedger
+from hedgerow.server.ledger.budget import Account
 from hedgerow.server.rounds.link import FleetLink
 from hedgerow.server.rounds.loop import LoopSettings, RoundLoop, Task
 from hedgerow.server.rounds.models import model_bytes
 from hedgerow.server.rounds.store import RoundStore
 from hedgerow.server.strategies.catalogue import make_aggregator
 from hedgerow.shared.errors import ContentError, HedgerowError
+from hedgerow.shared.job import CENTRAL_MODES
 from hedgerow.shared.messages import JobAssignment
 from hedgerow.shared.packing import Vector
 
@@ -38,6 +41,7 @@ class Parts(NamedTuple):
     desired: DesiredJobs
     on_trained: OnTrained
     settings: LoopSettings
+    ledger: PrivacyLedger
 
 
 class JobRun:
@@ -74,18 +78,30 @@ class JobRun:
     async def _train(self) -> Vector:
         parts, record = self._parts, self._record
         job, job_id = record.job, record.job_id
-        aggregator = make_aggregator(job, record.n_parameters)
+        account = await self._account() if job.privacy.mode in CENTRAL_MODES else None
+        aggregator = make_aggregator(job, record.n_parameters, account.plan if account else None)
         if not record.model_sha256:
             untrained = await self._untrained()
             await asyncio.to_thread(parts.rounds.begin, job_id, untrained, aggregator.initial_state())
             self._scorer.offer(0, untrained)
         assignment = JobAssignment(job_id, job.recipe, record.recipe_hash)
-        population = Population(parts.fleet, parts.desired, job.population, assignment)
+        population = (
+            FrozenPopulation(account.devices, parts.desired, assignment)
+            if account
+            else Population(parts.fleet, parts.desired, job.population, assignment)
+        )
         await population()
-        task = Task(job_id, job, record.recipe_hash, record.n_parameters, population)
+        curve = account.epsilon_after if account else None
+        task = Task(job_id, job, record.recipe_hash, record.n_parameters, population, curve)
         news = JobNews(parts.bus, job_id, job, self._scorer.offer)
         loop = RoundLoop(task, parts.link, parts.rounds, aggregator, news, parts.settings)
         return await loop.run()
+
+    async def _account(self) -> Account:
+        """Return the job's account in the privacy ledger: its population is frozen when the job begins, for good."""
+        job_id, job = self._record.job_id, self._record.job
+        devices = await asyncio.to_thread(self._parts.fleet.population, job.population)
+        return await asyncio.to_thread(self._parts.ledger.open, job_id, job, tuple(devices))
 
     async def _untrained(self) -> Vector:
         record = self._record
@@ -116,6 +132,7 @@ class JobRun:
             ):  # a model without a score is still a model: the gate decides
                 scores = await self._score(bytes(model_bytes(model)))
         devices = await asyncio.to_thread(parts.jobs.contributors, job_id)
+        account = await asyncio.to_thread(parts.ledger.account, job_id)
         return TrainedJob(
             job_id=job_id,
             job=record.job,
@@ -127,4 +144,5 @@ class JobRun:
             devices=devices,
             scores=scores,
             initial_scores=record.initial_scores,
+            account=account,
         )

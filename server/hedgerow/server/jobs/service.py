@@ -11,8 +11,8 @@ from hedgerow.server.jobs.records import CohortRecord, JobRecord, RoundRecord, S
 from hedgerow.server.jobs.run import JobRun, Parts
 from hedgerow.server.jobs.validate import check_fleet, check_job
 from hedgerow.shared import limits
-from hedgerow.shared.errors import ConfigError, HedgerowError
-from hedgerow.shared.job import Job
+from hedgerow.shared.errors import BudgetError, ConfigError, HedgerowError
+from hedgerow.shared.job import CENTRAL_MODES, Job
 from hedgerow.shared.tomlfile import parse_toml
 
 _log = logging.getLogger(__name__)
@@ -69,6 +69,8 @@ class JobService:
         devices = await asyncio.to_thread(parts.fleet.population, job.population)
         reported = await asyncio.to_thread(parts.fleet.recipe_hashes, job.recipe, devices)
         check_fleet(job, where, described.recipe_hash, devices, reported)
+        if job.privacy.mode in CENTRAL_MODES:
+            await self._check_budget(job, where, tuple(devices))
         job_id = f"{job.name[:48]}-{secrets.token_hex(4)}"
         await asyncio.to_thread(
             parts.jobs.add, job_id, job, described.recipe_hash, described.n_parameters, submitted_by
@@ -111,6 +113,13 @@ class JobService:
         For the admin role only: sampling claims hold against readers who do not see this.
         """
         return await asyncio.to_thread(self._parts.jobs.cohort, job_id, round)
+
+    async def _check_budget(self, job: Job, where: str, devices: tuple[str, ...]) -> None:
+        """Refuse a job that the devices' budget does not allow now; its begin looks again, and decides."""
+        try:
+            await asyncio.to_thread(self._parts.ledger.preview, job, devices)
+        except BudgetError as error:
+            raise ConfigError(f"{where}: privacy.epsilon: {error}") from error
 
     async def _get(self, job_id: str) -> JobRecord:
         record = await self.get(job_id)

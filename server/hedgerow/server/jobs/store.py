@@ -12,10 +12,10 @@ from sqlalchemy.orm import Session, defer
 
 from hedgerow.server.jobs.records import UNFINISHED, CohortRecord, JobRecord, RoundRecord, State
 from hedgerow.server.jobs.tables import JobRow
-from hedgerow.server.ledger.tables import LedgerHeadRow
+from hedgerow.server.ledger.tables import LedgerHeadRow, PrivacyChargeRow
 from hedgerow.server.rounds.tables import ContributionRow, RoundRow
 from hedgerow.server.store.database import Database, utc_now
-from hedgerow.shared.job import Job
+from hedgerow.shared.job import CENTRAL_MODES, Job
 
 
 class JobStore:
@@ -133,14 +133,25 @@ class JobStore:
                 .group_by(LedgerHeadRow.job_id)
             )
         }
-        return [_record(row, *worst.get(row.id, (None, None))) for row in found]
+        charged = {
+            job_id: epsilon
+            for job_id, epsilon in session.execute(
+                select(PrivacyChargeRow.job_id, func.max(PrivacyChargeRow.epsilon))
+                .where(PrivacyChargeRow.job_id.in_([row.id for row in found]))
+                .group_by(PrivacyChargeRow.job_id)
+            )
+        }
+        return [_record(row, *worst.get(row.id, (charged.get(row.id), None))) for row in found]
 
 
 def _record(row: JobRow, epsilon: float | None, delta: float | None) -> JobRecord:
+    job = msgspec.json.decode(row.spec.encode(), type=Job)
+    if job.privacy.mode in CENTRAL_MODES and epsilon is not None:
+        delta = job.privacy.delta
     return JobRecord(
         job_id=row.id,
         number=row.number,
-        job=msgspec.json.decode(row.spec.encode(), type=Job),
+        job=job,
         state=msgspec.convert(row.state, State),
         reason=row.reason,
         submitted_by=row.submitted_by,

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from hedgerow.server.strategies.catalogue import check_strategy
 from hedgerow.shared.errors import ConfigError
-from hedgerow.shared.job import BUILT_MODES, Job
+from hedgerow.shared.job import BUILT_MODES, CENTRAL_MODES, Job, PrivacySpec
+from hedgerow.shared.privacy.central import check_central
 
 
 def check_job(job: Job, where: str) -> None:
@@ -43,6 +44,7 @@ def check_fleet(
         raise ConfigError(
             f"{where}: cohort.quorum: expected at most the {len(devices)} registered devices, got {job.cohort.quorum}"
         )
+    _check_delta(job, where, len(devices))
     lacking = sorted(d for d, digest in reported.items() if digest is None)
     differing = sorted(d for d, digest in reported.items() if digest is not None and digest != recipe_hash)
     if lacking or differing:
@@ -57,6 +59,16 @@ def check_fleet(
         )
 
 
+def _check_delta(job: Job, where: str, n_devices: int) -> None:
+    """The unit of a central mode is a device: δ is the chance that one of ``n_devices`` may be exposed outright."""
+    delta = job.privacy.delta
+    if job.privacy.mode in CENTRAL_MODES and delta is not None and delta * 10 * n_devices > 1:
+        raise ConfigError(
+            f"{where}: privacy.delta: expected at most 1 / (10 · {n_devices} registered devices) = "
+            f"{1 / (10 * n_devices):.3g}, got {delta:g}"
+        )
+
+
 def _check_privacy(job: Job, where: str) -> None:
     privacy = job.privacy
     if privacy.mode not in BUILT_MODES:
@@ -64,15 +76,16 @@ def _check_privacy(job: Job, where: str) -> None:
             f"{where}: privacy.mode: {privacy.mode!r} is not built yet; expected one of {', '.join(sorted(BUILT_MODES))}"
         )
     if privacy.mode == "none":
-        for key in ("epsilon", "delta"):
+        for key in ("epsilon", "delta", "noise_multiplier"):
             if getattr(privacy, key) is not None:
                 raise ConfigError(
                     f"{where}: privacy.{key}: mode 'none' gives no guarantee; leave it out, or choose mode 'example'"
                 )
         return
-    for key in ("epsilon", "delta"):
-        if getattr(privacy, key) is None:
-            raise ConfigError(f"{where}: privacy.{key}: expected a number, mode {privacy.mode!r} needs one")
+    if privacy.mode in CENTRAL_MODES:
+        check_central(privacy, job.cohort, where)
+    else:
+        _check_device_budget(privacy, where)
     if job.strategy.weighting == "samples":
         raise ConfigError(
             f"{where}: strategy.weighting: 'samples' would publish how many samples a device has; "
@@ -80,8 +93,30 @@ def _check_privacy(job: Job, where: str) -> None:
         )
 
 
+def _check_device_budget(privacy: PrivacySpec, where: str) -> None:
+    for key in ("epsilon", "delta"):
+        if getattr(privacy, key) is None:
+            raise ConfigError(f"{where}: privacy.{key}: expected a number, mode {privacy.mode!r} needs one")
+    if privacy.noise_multiplier is not None:
+        raise ConfigError(
+            f"{where}: privacy.noise_multiplier: in mode {privacy.mode!r} each device finds its own noise from epsilon; "
+            "leave it out, or choose mode 'central-poisson'"
+        )
+
+
 def _check_cohort(job: Job, where: str) -> None:
     cohort = job.cohort
+    if cohort.rule == "poisson" and job.privacy.mode != "central-poisson":
+        raise ConfigError(
+            f"{where}: cohort.rule: 'poisson' may draw nobody, and belongs to privacy.mode = 'central-poisson'; expected "
+            f"'all' or 'fixed' with mode {job.privacy.mode!r}"
+        )
+    if cohort.rule != "poisson" and cohort.rate is not None:
+        raise ConfigError(
+            f"{where}: cohort.rate: is for rule 'poisson'; leave it out with rule {cohort.rule!r}"
+        )
+    if cohort.rule == "poisson" and cohort.size is not None:
+        raise ConfigError(f"{where}: cohort.size: rule 'poisson' draws by cohort.rate; leave it out")
     if cohort.rule == "fixed" and cohort.size is None:
         raise ConfigError(f"{where}: cohort.size: expected a number, rule 'fixed' needs one")
     if cohort.rule == "all" and cohort.size is not None:

@@ -1,1 +1,1 @@
-"""What devices claim of their privacy ledgers, kept so that no device can go back to an older one unseen."""
+"""Privacy spending on the server: what it charges to populations, and what devices claim of their own ledgers."""

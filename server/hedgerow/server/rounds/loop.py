@@ -43,13 +43,17 @@ class LoopSettings(msgspec.Struct, frozen=True):
 
 
 class Task(NamedTuple):
-    """One job as the loop needs it; ``population`` returns the registered devices that may be drawn now."""
+    """One job as the loop needs it; ``population`` returns the registered devices that may be drawn now.
+
+    In central modes that is the frozen population, and ``epsilon_after`` gives what so many rounds have cost.
+    """
 
     job_id: str
     job: Job
     recipe_hash: str
     n_parameters: int
     population: Callable[[], Awaitable[Sequence[str]]]
+    epsilon_after: Callable[[int], float] | None = None
 
 
 class News(Protocol):
@@ -146,7 +150,9 @@ class RoundLoop:
         )
         exchanges: list[Exchange] = [exchange]
         deadline = begun + job.deadlines.round_s
-        books = [await self._collect(plan, one, deadline) for one in exchanges]
+        books, epsilon = await asyncio.gather(
+            self._ask(plan, exchanges, deadline), self._epsilon_after(plan.round)
+        )
         decision = may_release(job, total.count)
         if decision is Release.ABORT:
             why = f"{total.count} updates, its quorum is {job.cohort.quorum}"
@@ -156,6 +162,8 @@ class RoundLoop:
         except AggregationError as error:
             return await self._retry(plan, total.count, str(error)), current, model_sha256
         result = _result(plan, books, exchange, decision, current.model.nbytes, time.monotonic() - begun)
+        if epsilon is not None:
+            result = msgspec.structs.replace(result, epsilon=epsilon)
         following = await self._draw(plan.round + 1, 1) if plan.round < job.rounds else None
         contributions = tuple(tuple(book.contributions.values()) for book in books)
         commit = Commit(
@@ -166,6 +174,14 @@ class RoundLoop:
         offered = self._offer(released.model) if following else stored_sha256
         self._news.committed(plan.round, result, released.model, stored_sha256)
         return following, released, offered
+
+    async def _ask(self, plan: Plan, exchanges: Sequence[Exchange], deadline: float) -> list[Book]:
+        return [await self._collect(plan, one, deadline) for one in exchanges]
+
+    async def _epsilon_after(self, round: int) -> float | None:
+        """Return what ``round`` rounds cost in a central mode; reckoned while the devices train."""
+        curve = self._task.epsilon_after
+        return None if curve is None else await asyncio.to_thread(curve, round)
 
     async def _collect(self, plan: Plan, exchange: Exchange, deadline: float) -> Book:
         watch = Watch(

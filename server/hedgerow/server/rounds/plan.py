@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from hedgerow.shared.job import CohortSpec
+from hedgerow.shared.privacy.noise import RandomStream, SystemRandom
 
 _OS_RANDOM: Final = secrets.SystemRandom()
 
@@ -37,14 +38,21 @@ class Key(msgspec.Struct, frozen=True):
 
 
 def draw_cohort(
-    spec: CohortSpec, registered: Iterable[str], rng: random.Random = _OS_RANDOM
+    spec: CohortSpec,
+    registered: Iterable[str],
+    rng: random.Random = _OS_RANDOM,
+    coins: RandomStream | None = None,
 ) -> tuple[str, ...]:
     """Return the devices of one round, drawn over the *registered* ones, online or not.
 
     ``fixed`` draws without replacement by the operating system's generator: no seed of a job or a person decides, or
-    could tell, who was drawn. ``rng`` is for simulations that claim nothing.
+    could tell, who was drawn. ``poisson`` throws a coin per device, from the same source, and may draw nobody.
+    ``rng`` and ``coins`` are for simulations that claim nothing.
     """
     devices = sorted(set(registered))
+    if spec.rule == "poisson":
+        drawn = (coins or SystemRandom()).poisson_batch(len(devices), spec.rate or 0.0)
+        return tuple(devices[index] for index in drawn)
     if spec.rule == "all" or spec.size is None or spec.size >= len(devices):
         return tuple(devices)
     return tuple(sorted(rng.sample(devices, spec.size)))

@@ -17,8 +17,8 @@ class RoundResult(msgspec.Struct, frozen=True):
 
     ``replied`` updates count in the model, ``rejected`` were refused, ``dropped`` never came or failed on the device.
     ``bytes_up`` is what replies took on the wire; ``bytes_down`` the model's bytes times the devices that answered.
-    ``epsilon`` is the largest that a device has claimed by then, None without privacy. ``metrics`` are the devices' mean
-    training metrics, empty with privacy.
+    ``epsilon`` is the largest that a device has claimed by then; in central modes what the population was charged by then;
+    None without privacy. ``metrics`` are the devices' mean training metrics, empty with privacy.
     """
 
     drawn: int

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, select, update
 from sqlalchemy.orm import Session
 
 from hedgerow.server.jobs.tables import JobRow
+from hedgerow.server.ledger.accounts import charge, reserve
 from hedgerow.server.ledger.heads import Claim
 from hedgerow.server.ledger.store import read_heads
 from hedgerow.server.rounds import statements as sql
@@ -54,16 +55,19 @@ class RoundStore:
         return Progress(row.rounds_done, model, self._models.get_state(row.state_sha256), plan, heads)
 
     def plan(self, plan: Plan) -> None:
-        """Write a plan, in place of the aborted attempt before it if there is one."""
+        """Write a plan, in place of the aborted attempt before it if there is one, and reserve its round in the ledger.
+
+        Raises BudgetError for a round that a central job did not plan.
+        """
         with self._database.transaction() as session:
             self._write_plan(session.connection(), plan)
 
     def commit(self, commit: Commit) -> str:
         """Write one released round and return its model's hash; the plan of the next one goes along.
 
-        The model is on the disk before the transaction begins; in it are the round, its contributions, the ledger heads
-        and the job's progress, so that a crash leaves all of them or none. Raises StorageError if the round is not
-        the one that follows, so that nothing is released twice.
+        The model is on the disk before the transaction begins; in it are the round, its contributions, the ledger heads,
+        the privacy ledger's charge and the job's progress, so that a crash leaves all of them or none. Raises StorageError
+        if the round is not the one that follows, IntegrityError if it is not reserved: nothing is released twice.
         """
         with self._writing:
             stored, state_sha256 = self._models.put(commit.model), self._models.put_state(commit.state)
@@ -128,12 +132,14 @@ class RoundStore:
             connection.execute(sql.SET_PLAN, {"of_job": plan.job_id, "at_round": plan.round} | values)
         else:
             connection.execute(sql.ADD_PLAN, {"job_id": plan.job_id, "round": plan.round} | values)
+            reserve(connection, plan.job_id, plan.round)
 
     def _write_round(self, connection: Connection, commit: Commit, model_sha256: str) -> None:
         plan, result = commit.plan, commit.result
         values = {name: getattr(result, name) for name in result.__struct_fields__}
         values |= {"state": "committed", "committed_at": utc_now(), "model_sha256": model_sha256}
         connection.execute(sql.SET_ROUND, {"of_job": plan.job_id, "at_round": plan.round} | values)
+        charge(connection, plan.job_id, plan.round, result.epsilon)
         rows = [
             {"job_id": plan.job_id, "round": plan.round, "exchange": exchange}
             | {name: getattr(one, name) for name in one.__struct_fields__}

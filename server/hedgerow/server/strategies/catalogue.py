@@ -11,11 +11,13 @@ from typing import Final, NamedTuple
 
 from hedgerow.server.aggregation.aggregator import Aggregator
 from hedgerow.server.aggregation.algorithm import algorithm_for
+from hedgerow.server.aggregation.central import CentralAggregator, FixedGaussian
 from hedgerow.server.aggregation.streaming import StreamingAggregator
 from hedgerow.shared.errors import ConfigError
-from hedgerow.shared.job import Job, StrategySpec
+from hedgerow.shared.job import CENTRAL_MODES, Job, StrategySpec
+from hedgerow.shared.privacy.central import CentralPlan
+from hedgerow.shared.privacy.noise import SystemRandom
 
-OWN: Final = ("fedavg", "fedprox")
 NORM_OPTION: Final = "max_update_norm_l2"
 PREFIX: Final = "flower:"
 
@@ -32,6 +34,16 @@ _RATE: Final = Option(1e-9, 1e3)
 _BETA: Final = Option(0.0, 0.999999)
 _COUNT: Final = Option(0, 10_000, whole=True)
 _ADAPTIVE: Final = {"eta": _RATE, "tau": Option(1e-12, 1e3)}
+
+_MOMENTS: Final = {"beta_1": _BETA, "beta_2": _BETA, "tau": Option(1e-12, 1e3)}
+OWN: Final[dict[str, dict[str, Option]]] = {
+    "fedavg": {},
+    "fedprox": {},
+    "fedavgm": {"server_momentum": _BETA},
+    "fedadam": _MOMENTS,
+    "fedyogi": _MOMENTS,
+}
+"""Our own strategies, which may be named with privacy too: what they do to a private mean is post-processing."""
 
 FLOWER: Final[dict[str, dict[str, Option]]] = {
     "FedAvgM": {"server_learning_rate": _RATE, "server_momentum": _BETA},
@@ -61,7 +73,9 @@ def check_strategy(job: Job, where: str) -> None:
             f"{where}: strategy.name: expected {', '.join(OWN)} or {PREFIX}NAME with NAME of "
             f"{', '.join(sorted(FLOWER))}; got {spec.name!r}"
         )
-    _check_options(spec, {NORM_OPTION: Option(1e-12, 1e18)}, where)
+    # A central mechanism has its own bound, to which the noise is sized: a second one would only lose updates.
+    bound = {} if job.privacy.mode in CENTRAL_MODES else {NORM_OPTION: Option(1e-12, 1e18)}
+    _check_options(spec, OWN[spec.name] | bound, where)
     if spec.name == "fedavg" and job.training.proximal_mu:
         raise ConfigError(
             f"{where}: training.proximal_mu: expected 0 with strategy 'fedavg'; the proximal term is 'fedprox'"
@@ -70,9 +84,17 @@ def check_strategy(job: Job, where: str) -> None:
         raise ConfigError(f"{where}: training.proximal_mu: expected a number above 0 with strategy 'fedprox'")
 
 
-def make_aggregator(job: Job, n_parameters: int) -> Aggregator:
-    """Return the aggregator of a checked job."""
+def make_aggregator(job: Job, n_parameters: int, plan: CentralPlan | None = None) -> Aggregator:
+    """Return the aggregator of a checked job; ``plan`` is for the central modes, and needed there.
+
+    Raises ValueError without it: no job may fall back to a mean without noise.
+    """
     spec = job.strategy
+    if (job.privacy.mode in CENTRAL_MODES) != (plan is not None):
+        raise ValueError(f"mode {job.privacy.mode!r} and its plan do not belong together")
+    if plan is not None:
+        mechanism = FixedGaussian(plan, SystemRandom())
+        return CentralAggregator(algorithm_for(spec), mechanism, n_parameters, job.packing)
     if spec.name in OWN:
         return StreamingAggregator(
             algorithm_for(spec), n_parameters, job.packing, spec.options.get(NORM_OPTION)

@@ -76,7 +76,7 @@ def calibrate_noise(
     already = _epsilon(before, delta, "pld", CALIBRATION_INTERVAL)
     if already > (1 - LEAST_SHARE) * target_epsilon:
         raise BudgetError(
-            f"the budget of ε = {target_epsilon:g} is spent: earlier releases of these samples cost {already:.3g}"
+            f"the budget of ε = {target_epsilon:g} is spent: earlier releases of the same data cost {already:.3g}"
         )
 
     def cost(noise: float) -> float:

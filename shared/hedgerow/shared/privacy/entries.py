@@ -90,11 +90,17 @@ class JobClosed(msgspec.Struct, frozen=True, tag="job-closed"):
     job_id: JobId
 
 
-class Unprotected(msgspec.Struct, frozen=True, tag="unprotected"):
-    """A job without privacy begins on these samples: their ε is infinite from here on."""
+class Unprotected(msgspec.Struct, frozen=True, tag="unprotected", omit_defaults=True):
+    """A job begins on these samples whose updates leave without noise: their ε is infinite from here on.
+
+    ``protected_by`` is the mode in which the *server* adds noise before it publishes anything, and keeps a ledger of its
+    own; empty where nobody does. Against the server the samples are unprotected either way, and that is what this ledger
+    says.
+    """
 
     job_id: JobId
     samples: SampleRange
+    protected_by: Annotated[str, Meta(max_length=64)] = ""
 
 
 Body = JobOpened | Reserved | Released | JobClosed | Unprotected

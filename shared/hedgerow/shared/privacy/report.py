@@ -5,6 +5,7 @@ from __future__ import annotations
 from hedgerow.shared.bundle import PrivacyReport
 from hedgerow.shared.errors import UnsupportedError
 from hedgerow.shared.job import PrivacySpec
+from hedgerow.shared.privacy.central_report import CentralRecord, central_report
 
 _EXAMPLE_NOTES = (
     "Population statement: the maximum over devices, never a sum; each example lives on one device.",
@@ -20,12 +21,19 @@ _EXAMPLE_NOTES = (
 )
 
 
-def privacy_report(privacy: PrivacySpec) -> PrivacyReport:
-    """Return the report of a job with this privacy block. Raises UnsupportedError for a mode that is not built."""
+def privacy_report(privacy: PrivacySpec, central: CentralRecord | None = None) -> PrivacyReport:
+    """Return the report of a job with this privacy block; ``central`` is its account's record in a central mode.
+
+    Raises UnsupportedError for a mode that is not built, ValueError for a central mode without a record.
+    """
     if privacy.mode == "none":
         return _none_report()
     if privacy.mode == "example":
         return _example_report(privacy)
+    if privacy.mode == "central-poisson":
+        if central is None:
+            raise ValueError(f"mode {privacy.mode!r} is reported from its account in the privacy ledger")
+        return central_report(privacy.mode, central)
     raise UnsupportedError(f"privacy mode {privacy.mode!r} is not built")
 
 

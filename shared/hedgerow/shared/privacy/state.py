@@ -131,7 +131,7 @@ class LedgerState:
         )
 
     def is_unprotected(self, samples: SampleRange) -> bool:
-        """Return whether a job without privacy has used samples that could be among these."""
+        """Return whether updates without noise have left that could be of these samples (central modes included)."""
         return any(not samples.apart_from(job.samples) for job in self.unprotected.values())
 
     def charged_with(self, job_id: str) -> tuple[PrivacyEvent, ...]:

@@ -58,7 +58,8 @@ def recompute_job(path: Path, job_id: str) -> LedgerStatement:
 def lifetime_epsilon(path: Path, delta: float) -> float:
     """Return ε at ``delta`` of everything ever charged on this device, as if all had fallen on one sample.
 
-    An upper bound for each sample; infinity once a job without privacy has trained here.
+    An upper bound for each sample; infinity once a job has trained here whose updates leave without noise (mode ``none``,
+    and central modes: against the server they have none).
     """
     return epsilon(verify(path).state.charged(), delta)
 
