@@ -1,0 +1,89 @@
+"""One worker process: forked with everything loaded, ended with its parent whatever becomes of that."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkProcess
+from typing import Final
+
+Answer = Callable[[bytes], bytes]
+_PDEATHSIG: Final = 1
+_END_S: Final = 1.0
+
+
+class WorkerProcess:
+    """A forked process that answers messages, one after another, until its pipe is closed."""
+
+    def __init__(self, answer: Answer, others: Sequence[Connection]) -> None:
+        """Fork. ``others`` are the parent's ends of other workers' pipes, which this one must not hold open."""
+        context = multiprocessing.get_context("fork")
+        self.pipe, theirs = context.Pipe()
+        # What exists now is never collected in the child: its collector would touch, and so copy, every page of it.
+        gc.freeze()
+        try:
+            self._process: ForkProcess = context.Process(
+                target=_live, args=(answer, theirs, (self.pipe, *others), _parent_if_main()), daemon=True
+            )
+            self._process.start()
+        finally:
+            gc.unfreeze()
+            theirs.close()
+
+    @property
+    def pid(self) -> int:
+        """Return the process id."""
+        return self._process.pid or -1
+
+    def fate(self) -> str:
+        """Return how a process ended whose pipe broke, and what usually does that."""
+        self._process.join(_END_S)
+        status = self._process.exitcode
+        if status is None:
+            return "a worker closed its pipe and did not end"
+        if status >= 0:
+            return f"a worker exited with code {status}; what it wrote to stderr may say why"
+        name = signal.Signals(-status).name
+        if -status == signal.SIGKILL:
+            return f"a worker was ended by {name}: usually the system ran out of memory; try fewer workers"
+        return f"a worker was ended by {name}: usually a fault in a native library, or somebody's hand"
+
+    def end(self, *, at_once: bool) -> None:
+        """End the process and wait for it: by closing its pipe, or by SIGKILL where it may be busy."""
+        self.pipe.close()
+        if not at_once:
+            self._process.join(_END_S)
+        if self._process.is_alive():
+            self._process.kill()
+        self._process.join()
+        self._process.close()
+
+
+def _parent_if_main() -> int | None:
+    """Return this process if its main thread asks: the kernel ends a child with the *thread* that forked it."""
+    return os.getpid() if threading.current_thread() is threading.main_thread() else None
+
+
+def _live(answer: Answer, pipe: Connection, theirs: Sequence[Connection], parent: int | None) -> None:
+    for other in theirs:
+        other.close()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if parent is not None:
+        ctypes.CDLL(None).prctl(_PDEATHSIG, int(signal.SIGKILL))
+        if os.getppid() != parent:
+            return
+    import torch
+
+    torch.set_num_threads(1)
+    while True:
+        try:
+            pipe.send_bytes(answer(pipe.recv_bytes()))
+        except (EOFError, ConnectionError):
+            return
