@@ -1,0 +1,150 @@
+"""What ``hedgerow simulate`` does once its arguments are read."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from hedgerow.server.cli.output import print_json, print_table, say
+from hedgerow.shared.errors import HedgerowError, UnsupportedError
+from hedgerow.simulations.run.api import standing_in
+from hedgerow.simulations.run.folders import new_folder, newest_folder
+from hedgerow.simulations.run.interrupt import Interrupt
+from hedgerow.simulations.run.names import NamedScenario, find_scenario, shipped
+from hedgerow.simulations.run.play import Plan, play
+from hedgerow.simulations.run.progress import Progress, progress_on
+from hedgerow.simulations.run.records import Result
+from hedgerow.simulations.run.toml_text import changed, toml_of
+from hedgerow.simulations.run.words import summary_rows
+
+
+class Request(NamedTuple):
+    """The arguments of a run."""
+
+    file: str
+    engine: str | None
+    rounds: int | None
+    workers: int | None
+    folder: Path | None
+    resume: bool
+    overrides: tuple[str, ...]
+    json: bool
+    quiet: bool
+
+
+def simulate(request: Request) -> int:
+    """Run a scenario; return 0, or 130 if it was interrupted."""
+    began = time.monotonic()
+    named = _named(request)
+    folder = _folder(request, named)
+    with progress_on(
+        Console(stderr=True), named.scenario.job.rounds, _metric(named), request.quiet
+    ) as progress:
+        plan = Plan(request.workers, folder, request.resume, progress.round, None, began)
+        with Interrupt(lambda: progress.note("ending after this round; Ctrl-C again ends at once")) as heard:
+            result = play(named, plan, heard)
+        files = _report(result, folder, progress)
+    show(result, folder, files, request.json)
+    return 0 if result.state == "finished" else 130
+
+
+def print_job(file: str, overrides: list[str], rounds: int | None) -> int:
+    """Print a scenario's job in TOML. Raises ConfigError where a fleet would refuse it."""
+    from hedgerow.server.strategies.catalogue import check_strategy
+
+    named = find_scenario(file, overrides)
+    job = standing_in(named.scenario, None, rounds).job
+    check_strategy(job, named.where)
+    say(toml_of(changed(job)).rstrip())
+    return 0
+
+
+def list_scenarios(json: bool) -> int:
+    """Print the scenarios that come along."""
+    found = [find_scenario(path).scenario for path in shipped()]
+    if json:
+        print_json([{"name": one.name, "description": one.description} for one in found])
+        return 0
+    rows = [
+        [
+            path.stem,
+            str(one.population.devices),
+            str(one.job.rounds),
+            one.job.strategy.name,
+            one.job.privacy.mode,
+            one.description,
+        ]
+        for path, one in zip(shipped(), found, strict=True)
+    ]
+    print_table(("name", "devices", "rounds", "strategy", "privacy", ""), rows, "no scenario comes along")
+    return 0
+
+
+def compare(first: Path, second: Path, json: bool) -> int:
+    """Print two results side by side."""
+    from hedgerow.simulations.report import compare as side_by_side
+    from hedgerow.simulations.run.results import read_result
+
+    found = side_by_side.compare(read_result(first), read_result(second))
+    if json:
+        print_json(found)
+    else:
+        side_by_side.print_comparison(found)
+    return 0
+
+
+def show(result: Result, folder: Path, files: list[Path], json: bool) -> None:
+    """Print a result: a table, or one JSON object without the records of single devices."""
+    if json:
+        print_json(msgspec.structs.replace(result, device_records=()))
+        return
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, value in [*summary_rows(result), ("files", str(folder))]:
+        table.add_row(name, value)
+    Console().print(table, highlight=False)
+    for path in files:
+        say(f"  {path}")
+
+
+def _report(result: Result, folder: Path, progress: Progress) -> list[Path]:
+    """Write tables and plots. A run is not lost for want of a plot: what fails is told."""
+    try:
+        from hedgerow.simulations.report.write import write_report
+
+        return write_report(result, folder)
+    except ModuleNotFoundError as error:
+        # The tables and plots need a package that this installation lacks.
+        progress.note(f"no plots: {error.name} is not installed; try: pip install 'hedgerow[simulation]'")
+    except (HedgerowError, OSError) as error:
+        progress.note(f"no plots: {error}")
+    return []
+
+
+def _named(request: Request) -> NamedScenario:
+    named = find_scenario(request.file, request.overrides)
+    return named._replace(scenario=standing_in(named.scenario, request.engine, request.rounds))
+
+
+def _folder(request: Request, named: NamedScenario) -> Path:
+    if request.folder is not None:
+        return request.folder
+    if request.resume:
+        return newest_folder(named.scenario.name)
+    return new_folder(named.scenario.name, datetime.now().astimezone())
+
+
+def _metric(named: NamedScenario) -> str:
+    from hedgerow.models.recipe import find_recipe
+
+    return find_recipe(named.scenario.job.recipe).metric
+
+
+def sweep(request: Request) -> int:
+    """Search the scenario's sweep fields."""
+    raise UnsupportedError("--sweep is not built")

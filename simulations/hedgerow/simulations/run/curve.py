@@ -1,0 +1,37 @@
+"""ε after each round, fast: the loss distribution of one step is made once, and composed with itself as often as asked.
+
+The same as ``hedgerow.shared.privacy.accounting.epsilon`` on a grid of ``CALIBRATION_INTERVAL``: an upper bound, by at most a
+few 10⁻⁴ above the figure of the final report, which is reckoned on the finer grid.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from hedgerow.shared.privacy.accounting import CALIBRATION_INTERVAL, epsilon
+from hedgerow.shared.privacy.events import CentralRounds, DpSgdSteps, PrivacyEvent
+
+
+@functools.lru_cache(maxsize=4096)
+def curve(events: tuple[PrivacyEvent, ...], delta: float) -> float:
+    """Return an upper bound of ε at ``delta`` of ``events``, add or remove one (or zero-out), by PLD."""
+    match events:
+        case ():
+            return 0.0
+        case (DpSgdSteps(sampling_rate=rate, noise_multiplier=noise, steps=count),):
+            pass
+        case (CentralRounds(sampling_rate=rate, noise_multiplier=noise, rounds=count),):
+            pass
+        case _:
+            return epsilon(events, delta)
+    return float(_one_step(rate, noise).self_compose(count).get_epsilon_for_delta(delta))
+
+
+@functools.lru_cache(maxsize=64)
+def _one_step(rate: float, noise: float) -> Any:
+    from dp_accounting.pld import privacy_loss_distribution
+
+    return privacy_loss_distribution.from_gaussian_mechanism(
+        noise, value_discretization_interval=CALIBRATION_INTERVAL, sampling_prob=rate
+    )

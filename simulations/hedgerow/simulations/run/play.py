@@ -1,0 +1,183 @@
+"""A run from its scenario to its result: opens what is needed, plays rounds, keeps what was reached, closes everything."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from hedgerow.shared.errors import ConfigError, HedgerowError, StorageError
+from hedgerow.simulations.run import checkpoint as saving
+from hedgerow.simulations.run.engines import EngineMaker, make_engine
+from hedgerow.simulations.run.fedbuff import play_release
+from hedgerow.simulations.run.interrupt import Interrupt
+from hedgerow.simulations.run.ledger import Ledger
+from hedgerow.simulations.run.names import NamedScenario
+from hedgerow.simulations.run.records import Result, RoundRecord
+from hedgerow.simulations.run.results import FILE_NAME, result_of, scenario_sha256, write_result
+from hedgerow.simulations.run.rounds_file import RoundsFile
+from hedgerow.simulations.run.run import Run
+from hedgerow.simulations.run.setting import Setting, make_setting
+from hedgerow.simulations.run.state import State
+from hedgerow.simulations.run.synchronous import play_round
+
+CHECKPOINT_INTERVAL_S = 1.0
+LEDGER_NAME = "ledger.jsonl"
+_KEEPING = frozenset({"scaffold", "fedper"})
+"""Strategies whose devices keep something from round to round: they can go back one round, and no further."""
+
+
+class Plan(NamedTuple):
+    """How to run. ``until`` stops after that round though the job has more (a sweep's trial); ``began`` is monotonic."""
+
+    workers: int | None = None
+    folder: Path | None = None
+    resume: bool = False
+    progress: Callable[[RoundRecord], None] | None = None
+    choices: Mapping[str, str] | None = None
+    began: float = 0.0
+    until: int | None = None
+    trial: str = ""
+    ledger: Ledger | None = None
+
+
+def play(named: NamedScenario, plan: Plan, interrupt: Interrupt) -> Result:
+    """Return the result of a scenario. Raises as ``api.run``."""
+    check_folder(plan)
+    return play_setting(make_setting(named), plan, interrupt)
+
+
+def play_setting(
+    setting: Setting, plan: Plan, interrupt: Interrupt, make: EngineMaker = make_engine
+) -> Result:
+    """Return the result of a setting. Raises as ``api.run``."""
+    scenario = setting.scenario
+    saved = _saved(plan, setting)
+    choices = plan.choices if saved is None else saved.choices
+    own = plan.ledger is None
+    ledger = plan.ledger or Ledger(None if plan.folder is None else plan.folder / LEDGER_NAME)
+    engine = make(scenario.engine, setting, plan.workers, choices, plan.folder)
+    try:
+        run = Run.of(setting, engine, ledger, plan.trial)
+        return _Playing(run, plan, interrupt, saved).to_its_end()
+    finally:
+        engine.close()
+        if own:
+            ledger.close()
+
+
+def check_folder(plan: Plan) -> None:
+    """Raise ConfigError for a folder that holds another run already."""
+    folder = plan.folder
+    if folder is None or plan.resume:
+        return
+    if (folder / saving.FILE_NAME).exists() or (folder / FILE_NAME).exists():
+        raise ConfigError(
+            f"{folder}: holds a run already; go on with it by --resume, or give another --folder"
+        )
+
+
+def _saved(plan: Plan, setting: Setting) -> saving.Checkpoint | None:
+    if not plan.resume:
+        return None
+    if plan.folder is None:
+        raise ConfigError("--resume: expected a --folder that holds the run to go on with")
+    scenario = setting.scenario
+    return saving.read_checkpoint(plan.folder, scenario_sha256(scenario), scenario.engine)
+
+
+class _Playing:
+    """One run being played."""
+
+    def __init__(self, run: Run, plan: Plan, interrupt: Interrupt, saved: saving.Checkpoint | None) -> None:
+        self._run = run
+        self._plan = plan
+        self._interrupt = interrupt
+        self._choices = run.engine.open()
+        self._state = self._first_state(saved)
+        self._started_at = datetime.now(UTC).isoformat() if saved is None else saved.started_at
+        self._start_s = time.monotonic() - plan.began
+        self._first_round_s = 0.0
+        self._saved_at = time.monotonic()
+        self._file = None if plan.folder is None else RoundsFile(plan.folder, self._state.records)
+        self._keeping = run.setting.scenario.job.strategy.name in _KEEPING
+
+    def to_its_end(self) -> Result:
+        last = min(self._run.rounds, self._plan.until or self._run.rounds)
+        try:
+            if self._state.round == 0:
+                self._save()
+            while self._state.round < last and not self._interrupt.asked:
+                self._one_round(last)
+        except (HedgerowError, KeyboardInterrupt):
+            # What was reached is kept; that the disk is full too must not hide why the run ended.
+            with suppress(StorageError):
+                self._result("interrupted", with_devices=False)
+            raise
+        finally:
+            if self._file is not None:
+                self._file.close()
+        return self._result("finished" if self._state.round >= self._run.rounds else "interrupted")
+
+    def _one_round(self, last: int) -> None:
+        asynchronous = self._run.setting.scenario.job.strategy.name == "fedbuff"
+        record = (play_release if asynchronous else play_round)(self._run, self._state)
+        if self._first_round_s == 0.0:
+            self._first_round_s = time.monotonic() - self._plan.began
+        if self._file is not None:
+            self._file.add(record)
+        ending = self._state.round >= last or self._interrupt.asked
+        if self._keeping or ending or time.monotonic() - self._saved_at >= CHECKPOINT_INTERVAL_S:
+            self._save()
+        if self._plan.progress is not None:
+            self._plan.progress(record)
+
+    def _save(self) -> None:
+        """Make ledger and checkpoint durable, in this order."""
+        if self._plan.folder is None:
+            return
+        scenario = self._run.setting.scenario
+        self._run.ledger.flush()
+        try:
+            saving.write_checkpoint(
+                self._plan.folder,
+                self._state,
+                scenario_sha256(scenario),
+                scenario.engine,
+                self._choices,
+                self._started_at,
+            )
+        except StorageError as error:
+            raise StorageError(
+                f"{error}; round {self._state.round} is not kept, earlier ones are: make room, then go on with --resume"
+            ) from error
+        self._saved_at = time.monotonic()
+
+    def _result(self, ended: Literal["finished", "interrupted"], with_devices: bool = True) -> Result:
+        folder = self._plan.folder
+        result = result_of(
+            self._run,
+            self._state,
+            ended,
+            self._choices,
+            self._started_at,
+            self._start_s,
+            self._first_round_s,
+            folder,
+            with_devices,
+        )
+        if folder is not None:
+            write_result(result, self._state.model, folder)
+        return result
+
+    def _first_state(self, saved: saving.Checkpoint | None) -> State:
+        if saved is None:
+            return self._run.begin()
+        state = saving.state_of(saved, self._run.setting.population.devices)
+        for entry in self._run.ledger:
+            if entry.trial == self._run.trial and entry.round <= state.round:
+                self._run.spending.add(entry.charges)
+        return state

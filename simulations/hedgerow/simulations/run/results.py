@@ -1,0 +1,134 @@
+"""A run as its result: what ``results.json`` holds."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+
+from hedgerow.models.recipe import recipe_hash
+from hedgerow.shared.errors import ConfigError, StorageError
+from hedgerow.shared.files import write_atomically
+from hedgerow.simulations.run.checkpoint import model_bytes
+from hedgerow.simulations.run.judge import score_devices
+from hedgerow.simulations.run.records import DeviceRecord, Result
+from hedgerow.simulations.run.run import Run
+from hedgerow.simulations.run.state import State
+from hedgerow.simulations.scenario.spec import Scenario
+
+FILE_NAME = "results.json"
+MODEL_NAME = "model.npy"
+
+
+def scenario_sha256(scenario: Scenario) -> str:
+    """Return a hash of what decides a run: everything but its sweep and its words."""
+    same = msgspec.structs.replace(scenario, sweep=None, description="")
+    return hashlib.sha256(msgspec.json.encode(same, order="sorted")).hexdigest()
+
+
+def result_of(
+    run: Run,
+    state: State,
+    ended: Literal["finished", "interrupted"],
+    choices: dict[str, str],
+    started_at: str,
+    start_s: float,
+    first_round_s: float,
+    folder: Path | None,
+    with_devices: bool = True,
+) -> Result:
+    """Return the result of a run as far as it came. ``with_devices`` asks the engine for their last scores."""
+    setting, scenario = run.setting, run.setting.scenario
+    return Result(
+        name=scenario.name,
+        engine=run.engine.name,
+        state=ended,
+        scenario=msgspec.to_builtins(scenario),
+        scenario_sha256=scenario_sha256(scenario),
+        seed=scenario.seed,
+        recipe=scenario.job.recipe,
+        recipe_hash=recipe_hash(setting.recipe),
+        n_parameters=setting.n,
+        devices=setting.population.devices,
+        metric=setting.recipe.metric,
+        higher_is_better=setting.recipe.higher_is_better,
+        rounds=tuple(state.records),
+        privacy=run.mechanism.summary(run.spending),
+        model_sha256=hashlib.sha256(model_bytes(state.model)).hexdigest(),
+        initial_scores=state.initial_scores,
+        device_records=device_records(run, state, with_devices),
+        choices=choices,
+        versions=versions(),
+        started_at=started_at,
+        start_s=start_s,
+        first_round_s=first_round_s,
+        wall_s=state.wall_s,
+        folder="" if folder is None else str(folder),
+    )
+
+
+def device_records(run: Run, state: State, scored: bool) -> tuple[DeviceRecord, ...]:
+    """Return one record for each device; their last scores too where the scenario evaluates on devices."""
+    population, scenario, totals = run.setting.population, run.setting.scenario, state.totals
+    losses, scores = np.full(population.devices, np.nan), np.full(population.devices, np.nan)
+    if scored:
+        found = score_devices(run.engine, population, state.model, max(1, state.round))
+        if found is not None:
+            losses[found.devices], scores[found.devices] = found.loss, found.score
+    counts = np.diff(population.at(max(1, state.round)).offsets)
+    return tuple(
+        DeviceRecord(
+            device=device,
+            device_class=scenario.device_class[int(population.device_class[device])].name,
+            group=population.group_names[int(population.group[device])] if population.group_names else "",
+            n_samples=int(counts[device]),
+            rounds=int(totals.rounds[device]),
+            bytes_up=int(totals.bytes_up[device]),
+            bytes_down=int(totals.bytes_down[device]),
+            train_s=float(totals.train_s[device]),
+            score=_known(scores[device]),
+            loss=_known(losses[device]),
+        )
+        for device in range(population.devices)
+    )
+
+
+def write_result(result: Result, model: Any, folder: Path) -> None:
+    """Write ``results.json`` and the model beside it. Raises StorageError naming the path."""
+    write_atomically(folder / FILE_NAME, msgspec.json.format(msgspec.json.encode(result), indent=1))
+    path = folder / MODEL_NAME
+    try:
+        np.save(path, model, allow_pickle=False)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def read_result(path: Path) -> Result:
+    """Return a result from ``results.json`` or the folder that holds it. Raises ConfigError naming the path."""
+    file = path / FILE_NAME if path.is_dir() else path
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Result)
+    except OSError as error:
+        raise ConfigError(f"{file}: no result there: {error.strerror}") from error
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"{file}: not the result of a simulation: {error}") from error
+
+
+def versions() -> dict[str, str]:
+    """Return what a run's figures depend on."""
+    found = {"python": platform.python_version()}
+    for name in ("hedgerow", "torch", "numpy", "flwr", "opacus", "dp-accounting"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
