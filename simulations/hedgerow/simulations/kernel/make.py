@@ -5,6 +5,7 @@ from __future__ import annotations
 from hedgerow.models.recipe import Parameters, Recipe
 from hedgerow.shared.errors import UnsupportedError
 from hedgerow.shared.job import TrainingSpec
+from hedgerow.simulations.kernel.explicit.kernel import ExplicitKernel
 from hedgerow.simulations.kernel.protocol import Kernel, KernelName
 from hedgerow.simulations.kernel.reference import ReferenceKernel
 
@@ -18,4 +19,6 @@ def make_kernel(
     """
     if name == "reference" and device == "cpu":
         return ReferenceKernel(recipe, parameters, training)
+    if name == "explicit" and device == "cpu":
+        return ExplicitKernel(recipe, parameters, training)
     raise UnsupportedError(f"there is no kernel {name!r} on {device!r}")

@@ -65,7 +65,7 @@ class ReferenceKernel:
         # Opacus wraps a module for good, so each device gets its own.
         trainer = _PrivateKeyed(self._recipe, self._build(), TrainingSet(job.x, job.y))
         trainer.correction = job.correction
-        trainer.draw_from(KeyedDraws(job.noise_key))
+        trainer.draw_from(KeyedDraws(job.noise_key, self.n_parameters))
         out[:] = trainer.train(job.model, self._spec(job), plan)
         return LocalResult(float("nan"), plan.steps)
 

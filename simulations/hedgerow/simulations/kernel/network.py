@@ -1,0 +1,247 @@
+"""A recipe's module read as a list of layers, with each layer's parameters in the order that suits its kernels.
+
+Convolutions work on ``(height, width, channels)``, so what a layer holds in memory differs from what torch names: ``where``
+follows each value through reshapes, and the columns of a dense layer after a convolution are reordered instead of its input.
+Everything elementwise (optimizers, noise, differences) works in that order; ``order`` leads back to the module's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from hedgerow.shared.errors import UnsupportedError
+
+Ints = npt.NDArray[np.int64]
+Pair: TypeAlias = tuple[int, int]
+
+
+class Dense(NamedTuple):
+    """``(inputs,)`` to ``(outputs,)``; weights ``(outputs, inputs)``. ``at`` is where its parameters begin."""
+
+    inputs: int
+    outputs: int
+    bias: bool
+    at: int
+    first: bool
+
+
+class Conv(NamedTuple):
+    """``(channels, *size)`` to ``(filters, *out)``.
+
+    The ``first`` layer with parameters reads its input as torch has it, channels first, and keeps weights ``(channels, kh, kw,
+    filters)``; later ones read and write channels last, weights ``(filters, kh, kw, channels)``.
+    """
+
+    channels: int
+    filters: int
+    size: Pair
+    out: Pair
+    kernel: Pair
+    stride: Pair
+    padding: Pair
+    bias: bool
+    at: int
+    first: bool
+
+    @property
+    def taps(self) -> int:
+        """How many inputs make one output."""
+        return self.channels * self.kernel[0] * self.kernel[1]
+
+
+class Pool(NamedTuple):
+    """Maximum over windows, channels last."""
+
+    channels: int
+    size: Pair
+    out: Pair
+    kernel: Pair
+    stride: Pair
+    padding: Pair
+
+
+class Relu(NamedTuple):
+    """max(0, ·) over ``size`` values."""
+
+    size: int
+
+
+Layer: TypeAlias = Dense | Conv | Pool | Relu
+
+
+class Network(NamedTuple):
+    """``order`` int64 ``(n_parameters,)``: the kernels' vector is the module's taken at it."""
+
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    layers: tuple[Layer, ...]
+    order: Ints
+
+    @property
+    def n_parameters(self) -> int:
+        """How many values a model has."""
+        return len(self.order)
+
+
+def read_network(module: nn.Module, input_shape: tuple[int, ...]) -> Network:
+    """Return ``module``'s layers for examples of ``input_shape``. Raises UnsupportedError naming the first that is not known."""
+    _check_parameters(module)
+    reader = _Reader(input_shape)
+    for layer in _flat(module):
+        reader.read(layer)
+    if not reader.orders:
+        raise UnsupportedError("the recipe has no parameters")
+    output = reader.where
+    if not _is_plain(output):
+        raise UnsupportedError("the recipe's output is not in torch's order (it ends with a convolution)")
+    return Network(
+        input_shape, tuple(output.shape), _pool_before_relu(reader.layers), np.concatenate(reader.orders)
+    )
+
+
+def _check_parameters(module: nn.Module) -> None:
+    if any(True for _ in module.buffers()):
+        raise UnsupportedError("the recipe has buffers (batch statistics?)")
+    parameters = list(module.parameters())
+    held = sum(len(list(part.parameters(recurse=False))) for part in module.modules())
+    if held != len(parameters) or not all(p.requires_grad for p in parameters):
+        raise UnsupportedError("the recipe shares or freezes parameters")
+
+
+def _flat(module: nn.Module) -> Iterator[nn.Module]:
+    if type(module) is nn.Sequential:
+        for part in module:
+            yield from _flat(part)
+    elif type(module) is not nn.Identity:
+        yield module
+
+
+def _pool_before_relu(layers: list[Layer]) -> tuple[Layer, ...]:
+    """Swap each ReLU with the pool after it: both only ever keep the order of values, and there is less left to do."""
+    swapped = list(layers)
+    for n in range(len(swapped) - 1):
+        first, second = swapped[n], swapped[n + 1]
+        if isinstance(first, Relu) and isinstance(second, Pool):
+            swapped[n], swapped[n + 1] = second, Relu(second.channels * second.out[0] * second.out[1])
+    return tuple(swapped)
+
+
+def _is_plain(where: torch.Tensor) -> bool:
+    return torch.equal(where.reshape(-1), torch.arange(where.numel()))
+
+
+def _pair(value: int | tuple[int, ...]) -> Pair:
+    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
+
+
+class _Reader:
+    """``where`` has the shape that torch gives one example, and holds each value's place in memory."""
+
+    def __init__(self, input_shape: tuple[int, ...]) -> None:
+        self.where = torch.arange(int(np.prod(input_shape))).reshape(input_shape)
+        self.layers: list[Layer] = []
+        self.orders: list[Ints] = []
+        self._at = 0
+
+    def read(self, layer: nn.Module) -> None:
+        """Take the next layer."""
+        kind = type(layer)
+        if kind is nn.Flatten or kind is nn.Unflatten:
+            self._reshape(layer)
+        elif isinstance(layer, nn.Linear) and kind is nn.Linear:
+            self._dense(layer)
+        elif isinstance(layer, nn.Conv2d) and kind is nn.Conv2d:
+            self._conv(layer)
+        elif isinstance(layer, nn.MaxPool2d) and kind is nn.MaxPool2d:
+            self._pool(layer)
+        elif kind is nn.ReLU and self.layers:
+            self.layers.append(Relu(self.where.numel()))
+        else:
+            raise UnsupportedError(f"a layer {layer} here has no kernel")
+
+    def _reshape(self, layer: nn.Module) -> None:
+        try:
+            self.where = layer(self.where[None])[0]
+        except (RuntimeError, IndexError) as error:
+            raise UnsupportedError(f"{layer} does not fit an example {tuple(self.where.shape)}") from error
+        if self.where.dim() == 0:
+            raise UnsupportedError(f"{layer} mixes examples")
+
+    def _dense(self, layer: nn.Linear) -> None:
+        if tuple(self.where.shape) != (layer.in_features,):
+            raise UnsupportedError(f"{layer} over {tuple(self.where.shape)}")
+        columns = np.argsort(self.where.numpy())
+        weights = np.arange(layer.out_features * layer.in_features).reshape(layer.out_features, -1)
+        self.layers.append(
+            Dense(layer.in_features, layer.out_features, layer.bias is not None, self._at, not self.orders)
+        )
+        self._order(weights[:, columns], layer.out_features if layer.bias is not None else 0)
+        self.where = torch.arange(layer.out_features)
+
+    def _conv(self, layer: nn.Conv2d) -> None:
+        plain = layer.groups == 1 and _pair(layer.dilation) == (1, 1) and layer.padding_mode == "zeros"
+        if not plain or isinstance(layer.padding, str) or self.where.dim() != 3:
+            raise UnsupportedError(f"{layer} has no kernel")
+        channels, *size = self.where.shape
+        kernel, stride, padding = (_pair(value) for value in (layer.kernel_size, layer.stride, layer.padding))
+        out = _sides((size[0], size[1]), kernel, stride, padding)
+        first = not self.orders
+        if not (_is_plain(self.where) if first else self._channels_last()) or min(out) < 1:
+            raise UnsupportedError(f"{layer} over {tuple(self.where.shape)} in this place")
+        weights = np.arange(layer.weight.numel()).reshape(layer.weight.shape)
+        bias = layer.bias is not None
+        self.layers.append(
+            Conv(
+                channels,
+                layer.out_channels,
+                (size[0], size[1]),
+                out,
+                kernel,
+                stride,
+                padding,
+                bias,
+                self._at,
+                first,
+            )  # fmt: skip
+        )
+        self._order(
+            weights.transpose((1, 2, 3, 0) if first else (0, 2, 3, 1)), layer.out_channels if bias else 0
+        )
+        self._place(layer.out_channels, out)
+
+    def _pool(self, layer: nn.MaxPool2d) -> None:
+        plain = _pair(layer.dilation) == (1, 1) and not layer.ceil_mode and not layer.return_indices
+        if not plain or self.where.dim() != 3 or not self._channels_last() or not self.layers:
+            raise UnsupportedError(f"{layer} has no kernel in this place")
+        channels, *size = self.where.shape
+        kernel, stride, padding = (_pair(value) for value in (layer.kernel_size, layer.stride, layer.padding))
+        out = _sides((size[0], size[1]), kernel, stride, padding)
+        if min(out) < 1:
+            raise UnsupportedError(f"{layer} over {tuple(self.where.shape)} leaves nothing")
+        self.layers.append(Pool(channels, (size[0], size[1]), out, kernel, stride, padding))
+        self._place(channels, out)
+
+    def _channels_last(self) -> bool:
+        return _is_plain(self.where.permute(1, 2, 0))
+
+    def _place(self, channels: int, out: Pair) -> None:
+        self.where = torch.arange(channels * out[0] * out[1]).reshape(*out, channels).permute(2, 0, 1)
+
+    def _order(self, weights: Ints, biases: int) -> None:
+        count = weights.size
+        self.orders.append(self._at + np.concatenate([weights.reshape(-1), count + np.arange(biases)]))
+        self._at += count + biases
+
+
+def _sides(size: Pair, kernel: Pair, stride: Pair, padding: Pair) -> Pair:
+    high, wide = (
+        (side + 2 * pad - width) // step + 1
+        for side, width, step, pad in zip(size, kernel, stride, padding, strict=True)
+    )
+    return high, wide
