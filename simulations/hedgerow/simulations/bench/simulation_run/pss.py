@@ -1,0 +1,34 @@
+"""The peak of a process tree's memory while rounds run."""
+
+from __future__ import annotations
+
+import threading
+from typing import Self
+
+from hedgerow.simulations.flower.processes import family_pss
+
+
+class PeakPss:
+    """Looks at a tree several times a second while it is entered; ``bytes_`` is the largest it saw.
+
+    Looking takes time of the cores that are being measured: it is done in rounds that are not timed.
+    """
+
+    def __init__(self, pid: int, interval_s: float = 0.1) -> None:
+        self.bytes_ = 0
+        self._pid, self._interval_s = pid, interval_s
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.bytes_ = max(self.bytes_, family_pss(self._pid))
+
+    def _watch(self) -> None:
+        while not self._stop.wait(self._interval_s):
+            self.bytes_ = max(self.bytes_, family_pss(self._pid))

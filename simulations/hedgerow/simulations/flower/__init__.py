@@ -1,0 +1,1 @@
+"""The engine ``flower``: the same scenario through Flower's simulation runtime on Ray."""
