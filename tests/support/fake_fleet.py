@@ -13,8 +13,9 @@ import numpy as np
 from hedgerow.server.rounds.link import Reply
 from hedgerow.shared.bundle import sha256_hex
 from hedgerow.shared.errors import TransportError
-from hedgerow.shared.job import TrainInstruction, TrainReply
+from hedgerow.shared.job import CENTRAL_MODES, TrainInstruction, TrainReply
 from hedgerow.shared.packing import Vector, pack
+from hedgerow.shared.privacy.central import clip_to
 
 Behaviour = Callable[[str, TrainInstruction, Vector], "Answer | None"]
 
@@ -182,7 +183,10 @@ def make_reply(device: str, message_id: str, instruction: TrainInstruction, answ
     elif isinstance(answer.delta, bytes):
         data = answer.delta
     else:
-        data = pack(answer.delta, instruction.packing, np.random.default_rng(0))
+        # As real devices do; raw bytes are for devices that do not.
+        central = instruction.privacy.mode in CENTRAL_MODES
+        delta = clip_to(answer.delta, instruction.privacy.clip_norm_l2) if central else answer.delta
+        data = pack(delta, instruction.packing, np.random.default_rng(0))
     fields: dict[str, Any] = {
         "job_id": instruction.job_id,
         "round": instruction.round,

@@ -120,10 +120,11 @@ def _end(job: dict[str, Any], as_json: bool) -> int:
 def _round_line(job: dict[str, Any], one: dict[str, Any]) -> str:
     parts = [
         f"round {one['round']}/{job['rounds']}",
-        f"{one['replied']}/{one['drawn']} devices",
+        "counts withheld" if one["drawn"] is None else f"{one['replied']}/{one['drawn']} devices",
         f"{one['duration_s']:.2f} s",
-        f"{size(one['bytes_up'])} up, {size(one['bytes_down'])} down",
     ]
+    if one["bytes_up"] is not None:
+        parts.append(f"{size(one['bytes_up'])} up, {size(one['bytes_down'])} down")
     if job["metric"] in one["scores"]:
         parts.append(f"{job['metric']} {number(one['scores'][job['metric']], 4)}")
     if one["epsilon"] is not None:

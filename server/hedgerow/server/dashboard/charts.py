@@ -50,6 +50,7 @@ def line_chart(
     y_low, y_high = y_marks[0], y_marks[-1]
 
     def place(x: float, y: float) -> tuple[float, float]:
+        """Return a point's place in the SVG, in pixels from its upper left corner."""
         across = (x - x_low) / (x_high - x_low)
         up = (y - y_low) / (y_high - y_low)
         return (

@@ -7,8 +7,10 @@ from datetime import UTC, datetime
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
-def size(n: int | float) -> str:
-    """Return bytes in powers of 1000: ``1.2 MB``."""
+def size(n: int | float | None) -> str:
+    """Return bytes in powers of 1000: ``1.2 MB``; a dash for None."""
+    if n is None:
+        return "–"
     value = float(n)
     for unit in _UNITS:
         if abs(value) < 1000 or unit == _UNITS[-1]:
@@ -22,6 +24,11 @@ def when(us: int | None) -> str:
     if us is None:
         return "–"
     return datetime.fromtimestamp(us / 1_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def whole(n: int | None) -> str:
+    """Return a count; a dash for None."""
+    return "–" if n is None else str(n)
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from hedgerow.server.dashboard.charts import LineChart, line_chart
 from hedgerow.server.monitor.views import AlertView, JobView, Reader, RoundView
+from hedgerow.shared.job import CENTRAL_MODES
 
 Alerts = Callable[[], list[AlertView]]
 
@@ -62,7 +63,9 @@ def job_charts(job: JobView, rounds: list[RoundView]) -> list[LineChart]:
             f"{job.metric} on the public set, by round", [x for x, _ in scored], [y for _, y in scored]
         ),
         line_chart(
-            "ε that devices answer for, the largest, by round",
+            "ε charged to every device, by round"
+            if job.mode in CENTRAL_MODES
+            else "ε that devices answer for, the largest, by round",
             [x for x, _ in spent],
             [y for _, y in spent],
             floor=0.0,

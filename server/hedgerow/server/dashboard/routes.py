@@ -20,6 +20,7 @@ from hedgerow.server.api.sessions import COOKIE, LIFETIME_S, Session, csrf_match
 from hedgerow.server.dashboard import formats, pages
 from hedgerow.server.dashboard.live import stream
 from hedgerow.shared.errors import AuthError, HedgerowError
+from hedgerow.shared.job import CENTRAL_MODES
 
 _HERE = Path(__file__).parent
 _MAX_FORM_BYTES = 16_384
@@ -29,7 +30,10 @@ templates = Environment(
     autoescape=select_autoescape(default=True),
     undefined=StrictUndefined,
 )
-templates.filters.update(size=formats.size, when=formats.when, number=formats.number, micros=formats.micros)
+templates.filters.update(
+    size=formats.size, when=formats.when, number=formats.number, micros=formats.micros, whole=formats.whole
+)
+templates.globals["central_modes"] = CENTRAL_MODES
 
 router = APIRouter(include_in_schema=False)
 

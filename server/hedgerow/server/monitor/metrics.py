@@ -81,7 +81,9 @@ def _job_families(jobs: list[JobView]) -> Iterator[Metric]:
     yield states
     spent = [job.epsilon for job in jobs if job.epsilon is not None]
     yield GaugeMetricFamily(
-        "hedgerow_privacy_epsilon_max", "Largest ε any device reports", value=max(spent, default=0.0)
+        "hedgerow_privacy_epsilon_max",
+        "Largest ε that a device reports or a population was charged",
+        value=max(spent, default=0.0),
     )
 
 
@@ -95,5 +97,7 @@ def _round_families(rounds: list[RoundView]) -> Iterator[Metric]:
     )
     replies = GaugeMetricFamily("hedgerow_round_devices", "Its devices by outcome", labels=["outcome"])
     for outcome in ("replied", "rejected", "dropped"):
-        replies.add_metric([outcome], getattr(last, outcome) if last else 0)
+        count = getattr(last, outcome) if last else 0
+        if count is not None:  # withheld in central privacy modes
+            replies.add_metric([outcome], count)
     yield replies

@@ -29,6 +29,7 @@ from hedgerow.server.monitor.views import (
 from hedgerow.server.registry.service import Registry
 from hedgerow.server.registry.values import ModelVersion
 from hedgerow.shared.bundle import Manifest
+from hedgerow.shared.job import CENTRAL_MODES
 from hedgerow.shared.messages import BundleReport, BundleTarget
 
 OFFLINE_AFTER_S = 35.0
@@ -75,7 +76,11 @@ class ServerReader:
 
     def rounds(self, job_id: str) -> list[RoundView]:
         """Return a job's committed rounds in order."""
-        return [_round_view(record) for record in self._from.jobs.rounds(job_id)]
+        job = self._from.jobs.get(job_id)
+        if job is None:
+            return []
+        withheld = job.job.privacy.mode in CENTRAL_MODES
+        return [_round_view(record, withheld=withheld) for record in self._from.jobs.rounds(job_id)]
 
     def models(self) -> list[ModelView]:
         """Return all versions of all models, newest first."""
@@ -212,18 +217,18 @@ def _serving(wanted: Sequence[BundleTarget], reported: Sequence[BundleReport]) -
     return tuple(views)
 
 
-def _round_view(record: RoundRecord) -> RoundView:
+def _round_view(record: RoundRecord, *, withheld: bool) -> RoundView:
     return RoundView(
         round=record.round,
         committed_us=_us(record.committed_at),
         duration_s=record.duration_s,
-        drawn=record.drawn,
-        replied=record.replied,
-        rejected=record.rejected,
-        dropped=record.dropped,
-        reasons=record.reasons,
-        bytes_up=record.bytes_up,
-        bytes_down=record.bytes_down,
+        drawn=None if withheld else record.drawn,
+        replied=None if withheld else record.replied,
+        rejected=None if withheld else record.rejected,
+        dropped=None if withheld else record.dropped,
+        reasons={} if withheld else record.reasons,
+        bytes_up=None if withheld else record.bytes_up,
+        bytes_down=None if withheld else record.bytes_down,
         scores=record.scores,
         epsilon=record.epsilon,
     )

@@ -51,24 +51,28 @@ class DeviceView(msgspec.Struct, frozen=True):
 
 
 class RoundView(msgspec.Struct, frozen=True):
-    """One committed round: counts, bytes and the server's own score on the recipe's public set."""
+    """One committed round: counts, bytes and the server's own score on the recipe's public set.
+
+    In central privacy modes counts and bytes are None: how many were drawn, came or were refused was published without noise
+    nowhere, and the sampling claim rests on nobody knowing the draw.
+    """
 
     round: int
     committed_us: int
     duration_s: float
-    drawn: int
-    replied: int
-    rejected: int
-    dropped: int
+    drawn: int | None
+    replied: int | None
+    rejected: int | None
+    dropped: int | None
     reasons: dict[str, int]
-    bytes_up: int
-    bytes_down: int
+    bytes_up: int | None
+    bytes_down: int | None
     scores: dict[str, float]
     epsilon: float | None
 
 
 class JobView(msgspec.Struct, frozen=True):
-    """One job with its progress. ``epsilon`` is the largest that a device reports so far."""
+    """One job with its progress. ``epsilon`` is the largest that a device reports so far, or what the population was charged."""
 
     job_id: str
     name: str
