@@ -80,23 +80,7 @@ class Daemon:
         self.supervisor = TrainerSupervisor(home.path, self._trainer_exited)
         self._recipes = InstalledRecipes(self._changed)
         traffic = Traffic()
-        self.vitals = Vitals(
-            Watched(
-                device=config.device,
-                profile=profile,
-                home=home.path,
-                clock=self.clock,
-                pipeline=self.pipeline,
-                engine=self.engine,
-                installer=self.installer,
-                outbox=self.outbox,
-                supervisor=self.supervisor,
-                recipes=self._recipes,
-                traffic=traffic,
-                connected=lambda: self.mqtt.connected,
-                revision=lambda: self._desired.revision,
-            )
-        )
+        self.vitals = Vitals(self._watched(traffic))
         self.link = Link(
             home,
             config,
@@ -114,6 +98,23 @@ class Daemon:
             specs=self.engine.specs,
             status=self.status,
             port=config.api_port,
+        )
+
+    def _watched(self, traffic: Traffic) -> Watched:
+        return Watched(
+            device=self._config.device,
+            profile=self._profile,
+            home=self._home.path,
+            clock=self.clock,
+            pipeline=self.pipeline,
+            engine=self.engine,
+            installer=self.installer,
+            outbox=self.outbox,
+            supervisor=self.supervisor,
+            recipes=self._recipes,
+            traffic=traffic,
+            connected=lambda: self.mqtt.connected,
+            revision=lambda: self._desired.revision,
         )
 
     def start(self) -> None:

@@ -119,6 +119,10 @@ class Manifest(msgspec.Struct, frozen=True):
     channels: tuple[str, ...] = ()
 
 
+# Made at import: two threads that meet a Struct for the first time at once crash msgspec while it reads the type.
+_MANIFESTS = msgspec.json.Decoder(Manifest)
+
+
 def encode_manifest(manifest: Manifest) -> bytes:
     """Return the manifest's canonical bytes (JSON, sorted keys); their SHA-256 is the bundle's identity."""
     return msgspec.json.encode(manifest, order="sorted")
@@ -129,7 +133,7 @@ def decode_manifest(data: bytes) -> Manifest:
     if len(data) > limits.MAX_MANIFEST_BYTES:
         raise ContentError(f"manifest of {len(data)} bytes; at most {limits.MAX_MANIFEST_BYTES}")
     try:
-        return msgspec.json.decode(data, type=Manifest)
+        return _MANIFESTS.decode(data)
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
         raise ContentError(f"not a bundle manifest: {error}") from error
 

@@ -29,6 +29,32 @@ def test_the_same_bytes_have_the_same_name_and_come_back(blobs: Blobs) -> None:
     assert len([p for p in blobs.root.rglob("*") if p.is_file()]) == 1
 
 
+def test_content_then_name_then_folder_reach_the_disk(blobs: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rename survives a power cut only once its folder is on the disk too."""
+    order: list[tuple[str, str]] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def seen_fsync(descriptor: int) -> None:
+        order.append(("sync", Path(os.readlink(f"/proc/self/fd/{descriptor}")).name))
+        fsync(descriptor)
+
+    def seen_replace(path: Path, target: Path) -> Path:
+        order.append(("rename", target.name))
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", seen_fsync)
+    monkeypatch.setattr(Path, "replace", seen_replace)
+    digest = blobs.put(b"model")
+
+    names = [(what, "content" if name.startswith(f".{digest}") else name) for what, name in order]
+    assert names == [
+        ("sync", blobs.root.name),
+        ("sync", "content"),
+        ("rename", digest),
+        ("sync", digest[:2]),
+    ]
+
+
 def test_a_damaged_blob_is_found_out(blobs: Blobs) -> None:
     digest = blobs.put(b"model")
     blobs.path(digest).write_bytes(b"mudel")

@@ -116,72 +116,81 @@ class _Server(ThreadingHTTPServer):
         LOG.debug("a connection of %s broke off", client_address, exc_info=True)
 
 
-def _handler(client: httpx.Client) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        timeout = _IDLE_S
+def _handler(over: httpx.Client) -> type[BaseHTTPRequestHandler]:
+    """Return a handler that forwards over a client; the standard library makes one per connection by calling it."""
 
-        def do_POST(self) -> None:
-            self._serve()
-
-        def do_GET(self) -> None:
-            self._serve()
-
-        def log_message(self, format: str, *args: object) -> None:
-            LOG.debug(format, *args)
-
-        def _serve(self) -> None:
-            length = self.headers.get("content-length")
-            self._unread = 0
-            refused = rules.judge(self.command, self.path, self.headers.get("host"), length)
-            if refused is not None:
-                self._refuse(*refused)
-                return
-            self._unread = int(length or 0)
-            try:
-                self._forward(self._unread)
-            except httpx.HTTPError as error:
-                LOG.warning("the server cannot be reached: %s", error)
-                self._refuse(HTTPStatus.BAD_GATEWAY, "the server cannot be reached")
-
-        def _forward(self, n_bytes: int) -> None:
-            headers = {**rules.forwarded(self.headers.items()), "content-length": str(n_bytes)}
-            request = client.build_request("POST", self.path, headers=headers, content=self._body(n_bytes))
-            request.extensions["sni_hostname"] = SERVER_NAME
-            response = client.send(request, stream=True)
-            try:
-                length = response.headers.get("content-length")
-                body = None if length is not None else response.read()
-                self.send_response(response.status_code)
-                for name, value in rules.forwarded(response.headers.items()).items():
-                    self.send_header(name, value)
-                self.send_header("content-length", length if body is None else str(len(body)))
-                self.end_headers()
-                for piece in response.iter_raw(_PIECE_BYTES) if body is None else (body,):
-                    self.wfile.write(piece)
-            finally:
-                response.close()
-
-        def _body(self, n_bytes: int) -> Iterator[bytes]:
-            self._unread = n_bytes
-            while self._unread:
-                piece = self.rfile.read(min(self._unread, _PIECE_BYTES))
-                if not piece:
-                    raise httpx.WriteError("the node closed the connection")
-                self._unread -= len(piece)
-                yield piece
-
-        def _refuse(self, status: HTTPStatus, detail: str) -> None:
-            body = json.dumps({"detail": detail}).encode()
-            self.close_connection = True
-            # Closing with unread bytes resets the connection, and the node would never see this answer.
-            while self._unread and (piece := self.rfile.read(min(self._unread, _PIECE_BYTES))):
-                self._unread -= len(piece)
-            self.send_response(status)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(body)))
-            self.send_header("connection", "close")
-            self.end_headers()
-            self.wfile.write(body)
+    class Handler(_Handler):
+        client = over
 
     return Handler
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Answers one connection of a node: judges each request, and forwards it over ``client``."""
+
+    protocol_version = "HTTP/1.1"
+    timeout = _IDLE_S
+    client: httpx.Client
+
+    def do_POST(self) -> None:
+        self._serve()
+
+    def do_GET(self) -> None:
+        self._serve()
+
+    def log_message(self, format: str, *args: object) -> None:
+        LOG.debug(format, *args)
+
+    def _serve(self) -> None:
+        length = self.headers.get("content-length")
+        self._unread = 0
+        refused = rules.judge(self.command, self.path, self.headers.get("host"), length)
+        if refused is not None:
+            self._refuse(*refused)
+            return
+        self._unread = int(length or 0)
+        try:
+            self._forward(self._unread)
+        except httpx.HTTPError as error:
+            LOG.warning("the server cannot be reached: %s", error)
+            self._refuse(HTTPStatus.BAD_GATEWAY, "the server cannot be reached")
+
+    def _forward(self, n_bytes: int) -> None:
+        headers = {**rules.forwarded(self.headers.items()), "content-length": str(n_bytes)}
+        request = self.client.build_request("POST", self.path, headers=headers, content=self._body(n_bytes))
+        request.extensions["sni_hostname"] = SERVER_NAME
+        response = self.client.send(request, stream=True)
+        try:
+            length = response.headers.get("content-length")
+            body = None if length is not None else response.read()
+            self.send_response(response.status_code)
+            for name, value in rules.forwarded(response.headers.items()).items():
+                self.send_header(name, value)
+            self.send_header("content-length", length if body is None else str(len(body)))
+            self.end_headers()
+            for piece in response.iter_raw(_PIECE_BYTES) if body is None else (body,):
+                self.wfile.write(piece)
+        finally:
+            response.close()
+
+    def _body(self, n_bytes: int) -> Iterator[bytes]:
+        self._unread = n_bytes
+        while self._unread:
+            piece = self.rfile.read(min(self._unread, _PIECE_BYTES))
+            if not piece:
+                raise httpx.WriteError("the node closed the connection")
+            self._unread -= len(piece)
+            yield piece
+
+    def _refuse(self, status: HTTPStatus, detail: str) -> None:
+        body = json.dumps({"detail": detail}).encode()
+        self.close_connection = True
+        # Closing with unread bytes resets the connection, and the node would never see this answer.
+        while self._unread and (piece := self.rfile.read(min(self._unread, _PIECE_BYTES))):
+            self._unread -= len(piece)
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.send_header("connection", "close")
+        self.end_headers()
+        self.wfile.write(body)

@@ -26,7 +26,8 @@ class FittedFile(Generic[T]):
     def __init__(self, path: Path, key: str, kind: type[T]) -> None:
         self._path = path
         self._key = key
-        self._kind = kind
+        # Made here, by one thread: two that meet a Struct for the first time at once crash msgspec.
+        self._decoder = msgspec.json.Decoder(kind)
 
     def read(self) -> T | None:
         """Return the value, None if there is none that fits; a damaged file is logged and counts as none."""
@@ -36,7 +37,7 @@ class FittedFile(Generic[T]):
             held = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
             if len(data) > MAX_BYTES or msgspec.json.decode(held["key"], type=str) != self._key:
                 return None
-            return msgspec.json.decode(held["fitted"], type=self._kind)
+            return self._decoder.decode(held["fitted"])
         except FileNotFoundError:
             return None
         except (OSError, KeyError, msgspec.ValidationError, msgspec.DecodeError) as error:

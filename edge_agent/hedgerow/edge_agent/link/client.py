@@ -21,8 +21,9 @@ from hedgerow.edge_agent.link.traffic import Traffic, wire_bytes
 from hedgerow.shared import limits
 from hedgerow.shared.errors import AuthError, ConfigError, ContentError, HedgerowError, TransportError
 from hedgerow.shared.identity import SERVER_NAME
+from hedgerow.shared.messages import decode
 
-T = TypeVar("T")
+T = TypeVar("T", bound=msgspec.Struct)
 CONNECT_TIMEOUT_S: Final = 10.0
 REQUEST_TIMEOUT_S: Final = 30.0
 _KEEPALIVE: Final = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
@@ -35,9 +36,9 @@ class Answer(msgspec.Struct, frozen=True):
     body: bytes
 
     def decode(self, kind: type[T]) -> T:
-        """Return the body as a ``kind``. Raises ContentError."""
+        """Return the body as a ``kind`` of message. Raises ContentError."""
         try:
-            return msgspec.json.decode(self.body, type=kind)
+            return decode(self.body, kind)
         except msgspec.DecodeError as error:
             raise ContentError(f"the server's answer is not a {kind.__name__}: {error}") from error
 

@@ -24,12 +24,16 @@ class PredictBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     data: list[Any]
 
 
+# Made at import: two threads that meet a Struct for the first time at once crash msgspec while it reads the type.
+_BODIES = msgspec.json.Decoder(PredictBody)
+
+
 def decode_json(body: bytes, specs: Mapping[str, TensorSpec]) -> tuple[TensorSpec, npt.NDArray[np.generic]]:
     """Return spec and sample of a JSON body. Raises ContentError, or KeyError for an unknown spec."""
     if len(body) > MAX_JSON_BYTES:
         raise ContentError(f"{len(body)} bytes of JSON; at most {MAX_JSON_BYTES}, send raw bytes instead")
     try:
-        given = msgspec.json.decode(body, type=PredictBody)
+        given = _BODIES.decode(body)
     except RecursionError as error:
         raise ContentError("nested too deeply") from error
     except msgspec.MsgspecError as error:

@@ -16,7 +16,16 @@ import msgspec
 from hedgerow.edge_agent.outbox.bound import Entry, choose, join_gaps
 from hedgerow.shared import limits
 from hedgerow.shared.errors import ContentError, StorageError
-from hedgerow.shared.messages import Event, EventAck, EventBatch, EventBody, GapRecord, Notice, Severity
+from hedgerow.shared.messages import (
+    Event,
+    EventAck,
+    EventBatch,
+    EventBody,
+    GapRecord,
+    Notice,
+    Severity,
+    decode,
+)
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -211,6 +220,6 @@ def _insert_gap(database: sqlite3.Connection, at_us: int, first: int, last: int,
 
 def _event(sequence: int, first: int, body: bytes) -> Event:
     try:
-        return msgspec.structs.replace(msgspec.json.decode(body, type=Event), sequence=sequence)
+        return msgspec.structs.replace(decode(body, Event), sequence=sequence)
     except msgspec.DecodeError:
         return Event(sequence, 0, "warning", GapRecord(first, sequence, "damaged"))

@@ -37,6 +37,10 @@ class Confirmed(msgspec.Struct, frozen=True):
     manifest_sha256: Sha256
 
 
+# Made at import: two threads that meet a Struct for the first time at once crash msgspec while it reads the type.
+_DECODERS = tuple(msgspec.json.Decoder(kind) for kind in (Installed, Confirmed))
+
+
 def encode_record(record: msgspec.Struct) -> bytes:
     """Return the record's bytes (JSON)."""
     return msgspec.json.encode(record, order="sorted")

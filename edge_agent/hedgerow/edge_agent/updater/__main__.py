@@ -15,7 +15,7 @@ from hedgerow.edge_agent.updater.errors import UpdateError
 from hedgerow.edge_agent.updater.result import Reason, UpdateResult, encode_result
 from hedgerow.edge_agent.updater.stage import stage
 from hedgerow.shared.errors import ContentError, HedgerowError, StorageError, TransportError
-from hedgerow.shared.messages import BundleTarget
+from hedgerow.shared.messages import BundleTarget, decode
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--runtime", action="append", default=[], help="fetch only this runtime's artefacts")
     given = parser.parse_args(arguments)
     try:
-        target = msgspec.json.decode(given.target_json, type=BundleTarget)
+        target = decode(given.target_json, BundleTarget)
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
         parser.error(f"--target-json: {error}")
     if not given.url.startswith("https://"):

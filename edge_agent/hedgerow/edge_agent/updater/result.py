@@ -102,6 +102,10 @@ class UpdateResult(msgspec.Struct, frozen=True):
         return EXIT_OF[self.reason]
 
 
+# Made at import: two threads that meet a Struct for the first time at once crash msgspec while it reads the type.
+_RESULTS = msgspec.json.Decoder(UpdateResult)
+
+
 def encode_result(result: UpdateResult) -> bytes:
     """Return the result as one line of JSON."""
     return msgspec.json.encode(result) + b"\n"
@@ -113,6 +117,6 @@ def decode_result(output: bytes) -> UpdateResult:
     if not lines or len(lines[-1]) > MAX_RESULT_BYTES:
         raise ContentError("the updater printed no result")
     try:
-        return msgspec.json.decode(lines[-1], type=UpdateResult)
+        return _RESULTS.decode(lines[-1])
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
         raise ContentError(f"the updater printed no result: {error}") from error

@@ -58,6 +58,7 @@ def role(needed: Role) -> Callable[[Operator], Operator]:
     """Return a dependency that lets only callers with ``needed`` pass."""
 
     def check(operator: Annotated[Operator, Depends(caller)]) -> Operator:
+        """Return the caller. Raises HTTPException (403) with what it lacks."""
         try:
             require(operator, needed)
         except AuthError as error:
@@ -87,6 +88,7 @@ class Harden:
             return
 
         async def with_headers(message: Message) -> None:
+            """Pass a message on, an answer's beginning with the headers added."""
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers.setdefault("content-security-policy", POLICY)

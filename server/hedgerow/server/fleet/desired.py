@@ -11,7 +11,7 @@ from sqlalchemy import delete, insert, select
 
 from hedgerow.server.fleet.tables import DesiredRow
 from hedgerow.server.store.database import Database
-from hedgerow.shared.messages import BundleTarget, DesiredState, JobAssignment
+from hedgerow.shared.messages import BundleTarget, DesiredState, JobAssignment, decode
 
 Change = Callable[[DesiredState], DesiredState]
 
@@ -35,7 +35,7 @@ class DesiredStates:
         with self._database.transaction() as session:
             rows = session.scalars(select(DesiredRow)).all()
         for row in rows:
-            self._states[row.device] = msgspec.json.decode(row.document, type=DesiredState)
+            self._states[row.device] = decode(row.document, DesiredState)
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Name the loop on which devices wait."""

@@ -17,7 +17,7 @@ from hedgerow.server.fleet.tables import EventMarkRow, EventRow
 from hedgerow.server.store.database import Database, utc_now
 from hedgerow.shared import limits
 from hedgerow.shared.errors import ContentError
-from hedgerow.shared.messages import Event, EventAck, EventBatch, GapRecord, Severity
+from hedgerow.shared.messages import Event, EventAck, EventBatch, GapRecord, Severity, decode
 
 MAX_EPOCHS_PER_DEVICE = 64
 
@@ -165,4 +165,4 @@ def _row(device: str, epoch: str, event: Event, received_at: datetime) -> EventR
 
 
 def _stored(row: EventRow) -> StoredEvent:
-    return StoredEvent(row.id, row.device, row.received_at, msgspec.json.decode(row.body, type=Event))
+    return StoredEvent(row.id, row.device, row.received_at, decode(row.body, Event))

@@ -15,7 +15,7 @@ from hedgerow.server.bus import Bus
 from hedgerow.server.fleet.tables import HeartbeatRow
 from hedgerow.server.store.database import Database, utc_now
 from hedgerow.shared.errors import ContentError
-from hedgerow.shared.messages import Heartbeat
+from hedgerow.shared.messages import Heartbeat, decode
 
 MAX_REPORTED_ITEMS = 64
 _BIGGEST = 2**63 - 1
@@ -54,7 +54,7 @@ class Heartbeats:
         with self._database.transaction() as session:
             rows = session.scalars(select(HeartbeatRow)).all()
         for row in rows:
-            heartbeat = msgspec.json.decode(row.document, type=Heartbeat)
+            heartbeat = decode(row.document, Heartbeat)
             self._latest[row.device] = Seen(heartbeat, row.received_at, float("-inf"))
 
     def record(self, device: str, heartbeat: Heartbeat) -> None:

@@ -15,8 +15,9 @@ from starlette.responses import Response
 from hedgerow.server.pki.trust import NameTakenError
 from hedgerow.shared import limits
 from hedgerow.shared.errors import AuthError, ContentError, HedgerowError, StorageError
+from hedgerow.shared.messages import decode
 
-T = TypeVar("T")
+T = TypeVar("T", bound=msgspec.Struct)
 Handler = Callable[[Request], Awaitable[Response]]
 BODY_TIMEOUT_S = 20.0
 
@@ -61,7 +62,7 @@ def device_of(request: Request) -> str:
 
 
 async def read(request: Request, kind: type[T], limit: int = limits.MAX_CONTROL_BODY_BYTES) -> T:
-    """Return the body as a ``kind``. Raises ContentError if it is too large, slow, no JSON, or of another shape."""
+    """Return the body as a ``kind`` of message. Raises ContentError if it is too large, slow, no JSON, or of another shape."""
     data = bytearray()
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
@@ -72,7 +73,7 @@ async def read(request: Request, kind: type[T], limit: int = limits.MAX_CONTROL_
     except TimeoutError as error:
         raise ContentError(f"the body did not arrive within {BODY_TIMEOUT_S:.0f} s") from error
     try:
-        return msgspec.json.decode(data, type=kind)
+        return decode(data, kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ContentError(f"the body is not what is expected here: {error}") from error
 
@@ -95,6 +96,7 @@ def guarded(handler: Handler) -> Handler:
     """Wrap a handler so that every error that is known becomes its answer."""
 
     async def answer(request: Request) -> Response:
+        """Answer one request, also where the handler refuses it."""
         try:
             return await handler(request)
         except TooManyError as error:

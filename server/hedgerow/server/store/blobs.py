@@ -9,12 +9,13 @@ from pathlib import Path
 
 from hedgerow.shared.bundle import sha256_hex
 from hedgerow.shared.errors import IntegrityError, StorageError
+from hedgerow.shared.files import flush_folder
 
 _HEX = re.compile(r"^[0-9a-f]{64}$")
 
 
 class Blobs:
-    """A folder of immutable blobs. A blob exists whole or not at all: temporary file, fsync, atomic rename."""
+    """A folder of immutable blobs. A blob exists whole or not at all: temporary file, fsync, atomic rename, fsync of its folder."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -28,12 +29,15 @@ class Blobs:
             return digest
         temporary = target.with_name(f".{digest}.{secrets.token_hex(4)}")
         try:
-            target.parent.mkdir(exist_ok=True)
+            if not target.parent.exists():
+                target.parent.mkdir(exist_ok=True)
+                flush_folder(self.root)
             with temporary.open("wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(target)
+            flush_folder(target.parent)
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise StorageError(f"{self.root}: cannot store {len(data)} bytes: {error.strerror}") from error
