@@ -65,8 +65,7 @@ class AnomalyParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
     def options(self) -> ChartOptions:
         """Return the part that the scoring rule carries to the device."""
-        names = {field.name for field in msgspec.structs.fields(ChartOptions)}
-        return ChartOptions(**{name: getattr(self, name) for name in names})
+        return ChartOptions(**{name: getattr(self, name) for name in ChartOptions.__struct_fields__})
 
 
 class AnomalyAutoencoder:

@@ -13,7 +13,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 def checked(table: dict[str, Any], kind: type[T], recipe: str) -> T:
     """Return ``table`` as a ``kind`` with defaults filled in. Raises ConfigError naming recipe and key."""
-    known = {field.name for field in msgspec.structs.fields(kind)}
+    known = set(kind.__struct_fields__)  # fields() reads type hints anew, a third of a millisecond each time
     unknown = sorted(set(table) - known)
     if unknown:
         raise ConfigError(

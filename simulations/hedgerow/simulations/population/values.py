@@ -49,7 +49,8 @@ class Population:
 
     ``held_out`` is what the recipe's ``score`` takes for the central evaluation. ``device_test`` holds each device's own
     held-out examples, or None. ``device_class`` int64 ``(devices,)`` indexes the scenario's classes, ``group`` int64
-    ``(devices,)`` the ``group_names``.
+    ``(devices,)`` the ``group_names``. With drift, ``device_test_phases`` are those of the test examples, as ``phases``;
+    ``device_test`` is their first.
     """
 
     phases: tuple[Phase, ...]
@@ -58,6 +59,7 @@ class Population:
     device_class: Ints
     group: Ints
     group_names: tuple[str, ...]
+    device_test_phases: tuple[Phase, ...] = ()
 
     @property
     def devices(self) -> int:
@@ -66,8 +68,16 @@ class Population:
 
     def at(self, round: int) -> FlatData:
         """Return the examples of ``round``, counted from 1."""
-        found = self.phases[0]
-        for phase in self.phases[1:]:
-            if phase.first_round <= round:
-                found = phase
-        return found.data
+        return _at(self.phases, round)
+
+    def test_at(self, round: int) -> FlatData | None:
+        """Return the devices' held-out examples of ``round``, drifted as those that they train on."""
+        return _at(self.device_test_phases, round) if self.device_test_phases else self.device_test
+
+
+def _at(phases: tuple[Phase, ...], round: int) -> FlatData:
+    found = phases[0]
+    for phase in phases[1:]:
+        if phase.first_round <= round:
+            found = phase
+    return found.data

@@ -1,0 +1,1 @@
+"""Where examples come from: one module a source, each with ``Options`` and ``read(request) -> Pool``."""
