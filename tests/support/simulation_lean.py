@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from tests.support.tiny_recipe import WIDTH
+import torch
+from tests.support.tiny_recipe import WIDTH, TinyRecipe
 
 from hedgerow.edge_agent.trainer.sgd import PlainTrainer
 from hedgerow.models.recipe import PublicSet, Recipe, TrainingSet
@@ -17,6 +21,8 @@ from hedgerow.shared.job import Job, PrivacySpec, StrategySpec, TrainingSpec
 from hedgerow.simulations.engine.protocol import Batch, Task, Vector
 from hedgerow.simulations.population.values import FlatData, Phase, Population
 from hedgerow.simulations.scenario.spec import PopulationSpec, Scenario
+
+MARK = 0.6180339
 
 
 def make_scenario(recipe: str, devices: int, **changes: Any) -> Scenario:
@@ -99,3 +105,32 @@ def plain_updates(
         seed = (scenario.job.seed, round, device)
         updates.append(trainer.train(model, scenario.job.training, seed).delta)
     return updates
+
+
+class SuddenRecipe(TinyRecipe):
+    """Whose loss does ``what`` at a sample whose first number is ``MARK``, as long as a file is there or ``always``."""
+
+    def __init__(self, file: Path, what: Callable[[], None], *, always: bool = False) -> None:
+        self._file = file
+        self._what = what
+        self._always = always
+        file.touch()
+
+    def loss(self, module: torch.nn.Module, x: torch.Tensor, y: torch.Tensor | None) -> torch.Tensor:
+        if self._file.exists() and bool((x[:, 0] == np.float32(MARK)).any()):
+            if not self._always:
+                self._file.unlink()
+            self._what()
+        return super().loss(module, x, y)
+
+
+def marked(population: Population, device: int) -> Population:
+    """Return ``population`` with a sample of ``device`` at which ``SuddenRecipe`` acts."""
+    data = population.phases[0].data
+    data.x[data.offsets[device], 0] = MARK
+    return population
+
+
+def killed_here() -> None:
+    """End this process as the kernel does when memory runs out."""
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -51,7 +51,7 @@ def device_scores(
     counts = [1 + (0 if test is None else test.count(device)) for device in devices]
     parts = stretches(counts, ROWS)
     orders = [encoder.encode(ScoreOrder(tuple(int(d) for d in devices[part]), round)) for part in parts]
-    found = {}
+    found: dict[int, tuple[float, float]] = {}
     for reply in decoded(pool.run(orders, _nothing)):
         if isinstance(reply, Scored):
             found.update(zip(reply.devices, zip(reply.loss, reply.score, strict=True), strict=True))
