@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Final, NamedTuple, cast, get_args
 
 from hedgerow.models.recipe import Parameters, Recipe
-from hedgerow.shared.errors import ConfigError
+from hedgerow.shared.errors import ConfigError, UnsupportedError
 from hedgerow.simulations.kernel.make import make_kernel
 from hedgerow.simulations.kernel.protocol import Kernel, KernelName
 from hedgerow.simulations.scenario.spec import Scenario
@@ -49,9 +50,16 @@ def replayed(
 
 
 def choose(recipe: Recipe, parameters: Parameters, scenario: Scenario) -> Chosen:
-    """Return the kernel for this recipe."""
-    kernel = make_kernel("reference", recipe, parameters, scenario.job.training)
+    """Return the fastest kernel for this recipe that there is; the reference kernel takes any."""
+    kernel = _first(recipe, parameters, scenario, ("explicit", "reference"))
     return Chosen(kernel, group_size(kernel, scenario), "cpu")
+
+
+def _first(recipe: Recipe, parameters: Parameters, scenario: Scenario, names: Sequence[KernelName]) -> Kernel:
+    for name in names[:-1]:
+        with suppress(UnsupportedError):
+            return make_kernel(name, recipe, parameters, scenario.job.training)
+    return make_kernel(names[-1], recipe, parameters, scenario.job.training)
 
 
 def group_size(kernel: Kernel, scenario: Scenario) -> int:
