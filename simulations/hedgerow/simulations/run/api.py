@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from hedgerow.simulations.run.interrupt import Interrupt
-from hedgerow.simulations.run.names import Override, find_scenario, with_overrides
+from hedgerow.simulations.run.names import Override, find_scenario
 from hedgerow.simulations.run.play import Plan, play
 from hedgerow.simulations.run.records import Result, RoundRecord
 from hedgerow.simulations.scenario.spec import Scenario
@@ -45,8 +45,7 @@ def run(
     training falls apart; with a ``folder``, what was reached by then is in its ``results.json``.
     """
     began = time.monotonic()
-    named = find_scenario(scenario, overrides)
-    named = named._replace(scenario=standing_in(named.scenario, engine, rounds))
+    named = find_scenario(scenario, overrides, engine, rounds)
     plan = Plan(
         workers=workers,
         folder=None if folder is None else Path(folder),
@@ -59,15 +58,3 @@ def run(
         return play(named, plan, interrupt)
     with Interrupt() as heard:
         return play(named, plan, heard)
-
-
-def standing_in(scenario: Scenario, engine: str | None, rounds: int | None) -> Scenario:
-    """Return ``scenario`` with another engine or number of rounds, where one is given. Raises ConfigError."""
-    changes: list[Override] = []
-    if engine is not None:
-        changes.append(("engine", engine))
-    if rounds is not None:
-        changes.append(("job.rounds", rounds))
-    if not changes:
-        return scenario
-    return with_overrides(scenario, changes, f"scenario {scenario.name}")

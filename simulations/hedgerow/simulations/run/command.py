@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import datetime
+from math import nan
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,16 +13,21 @@ from rich.console import Console
 from rich.table import Table
 
 from hedgerow.server.cli.output import print_json, print_table, say
-from hedgerow.shared.errors import HedgerowError, UnsupportedError
-from hedgerow.simulations.run.api import standing_in
+from hedgerow.shared.errors import ConfigError, HedgerowError
+from hedgerow.shared.tomlfile import read_toml
 from hedgerow.simulations.run.folders import new_folder, newest_folder
+from hedgerow.simulations.run.halving import ranked
 from hedgerow.simulations.run.interrupt import Interrupt
 from hedgerow.simulations.run.names import NamedScenario, find_scenario, shipped
 from hedgerow.simulations.run.play import Plan, play
 from hedgerow.simulations.run.progress import Progress, progress_on
 from hedgerow.simulations.run.records import Result
-from hedgerow.simulations.run.toml_text import changed, toml_of
-from hedgerow.simulations.run.words import summary_rows
+from hedgerow.simulations.run.sweep import FILE_NAME, Options, SweepResult, run_sweep
+from hedgerow.simulations.run.toml_text import changed, toml_of, toml_value
+from hedgerow.simulations.run.words import privacy_line, summary_rows, trial_row
+from hedgerow.simulations.scenario.spec import Scenario
+
+_ENDING = "ending after this round; Ctrl-C again ends at once"
 
 
 class Request(NamedTuple):
@@ -47,7 +53,7 @@ def simulate(request: Request) -> int:
         Console(stderr=True), named.scenario.job.rounds, _metric(named), request.quiet
     ) as progress:
         plan = Plan(request.workers, folder, request.resume, progress.round, None, began)
-        with Interrupt(lambda: progress.note("ending after this round; Ctrl-C again ends at once")) as heard:
+        with Interrupt(lambda: progress.note(_ENDING)) as heard:
             result = play(named, plan, heard)
         files = _report(result, folder, progress)
     show(result, folder, files, request.json)
@@ -58,8 +64,8 @@ def print_job(file: str, overrides: list[str], rounds: int | None) -> int:
     """Print a scenario's job in TOML. Raises ConfigError where a fleet would refuse it."""
     from hedgerow.server.strategies.catalogue import check_strategy
 
-    named = find_scenario(file, overrides)
-    job = standing_in(named.scenario, None, rounds).job
+    named = find_scenario(file, overrides, rounds=rounds)
+    job = named.scenario.job
     check_strategy(job, named.where)
     say(toml_of(changed(job)).rstrip())
     return 0
@@ -67,7 +73,7 @@ def print_job(file: str, overrides: list[str], rounds: int | None) -> int:
 
 def list_scenarios(json: bool) -> int:
     """Print the scenarios that come along."""
-    found = [find_scenario(path).scenario for path in shipped()]
+    found = [read_toml(path, Scenario) for path in shipped()]
     if json:
         print_json([{"name": one.name, "description": one.description} for one in found])
         return 0
@@ -127,8 +133,7 @@ def _report(result: Result, folder: Path, progress: Progress) -> list[Path]:
 
 
 def _named(request: Request) -> NamedScenario:
-    named = find_scenario(request.file, request.overrides)
-    return named._replace(scenario=standing_in(named.scenario, request.engine, request.rounds))
+    return find_scenario(request.file, request.overrides, request.engine, request.rounds)
 
 
 def _folder(request: Request, named: NamedScenario) -> Path:
@@ -146,5 +151,32 @@ def _metric(named: NamedScenario) -> str:
 
 
 def sweep(request: Request) -> int:
-    """Search the scenario's sweep fields."""
-    raise UnsupportedError("--sweep is not built")
+    """Search the scenario's sweep fields; return 0, or 130 if it was interrupted."""
+    named = _named(request)
+    folder = request.folder or new_folder(f"{named.scenario.name}-sweep", datetime.now().astimezone())
+    if (folder / FILE_NAME).exists() and not request.resume:
+        raise ConfigError(
+            f"{folder}: holds a sweep already; go on with it by --resume, or give another --folder"
+        )
+    progress = progress_on(Console(stderr=True, force_terminal=False), 1, "", request.quiet)
+    with Interrupt(lambda: progress.note(_ENDING)) as heard:
+        found = run_sweep(named, Options(folder, request.workers, progress.note, heard))
+    if request.json:
+        print_json(found)
+    else:
+        show_sweep(found, request.file)
+    return 0 if found.state == "finished" else 130
+
+
+def show_sweep(found: SweepResult, file: str) -> None:
+    """Print the trials, the best first, and how to run that one."""
+    numbers = ranked(
+        {t.number: nan if t.score is None else t.score for t in found.trials}, found.higher_is_better
+    )
+    trials = {trial.number: trial for trial in found.trials}
+    rows = [trial_row(trials[number]) for number in numbers]
+    print_table(("trial", *found.overrides, "rounds", found.metric, "ε"), rows, "no trial was played")
+    say(f"all trials together: {privacy_line(found.privacy)}")
+    sets = " ".join(f"--set {path}={toml_value(value)}" for path, value in found.overrides.items())
+    say(f"best: hedgerow simulate {file} {sets}")
+    say(f"files: {found.folder}")

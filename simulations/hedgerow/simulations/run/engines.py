@@ -9,8 +9,8 @@ from hedgerow.shared.errors import ConfigError
 from hedgerow.simulations.engine.protocol import Engine
 from hedgerow.simulations.run.setting import Setting
 
-EngineMaker = Callable[[Setting, int | None, Mapping[str, str] | None, Path | None], Engine]
-"""Makes an engine from a setting, workers, recorded choices, and a folder for what devices keep."""
+EngineMaker = Callable[[str, Setting, int | None, Mapping[str, str] | None, Path | None], Engine]
+"""Makes an engine from its name, a setting, workers, recorded choices, and a folder for what devices keep."""
 
 
 def make_engine(

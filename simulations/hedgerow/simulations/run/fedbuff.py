@@ -123,7 +123,7 @@ def play_release(run: Run, state: State) -> RoundRecord:
     batch = _batch(run, state, legs, staleness, options["staleness_exponent"])
     answer = run.train(batch, round)
     counted = sum(whole[outcome.device] for outcome in answer.outcomes if outcome.rejected is None)
-    events = (f"{air.lost} never answered",) if air.lost else ()
+    events: tuple[str, ...] = (f"{air.lost} never answered",) if air.lost else ()
     events += release(run, state, round, answer, whole, counted)
     state.round = round
     _tidy(state)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from hedgerow.shared.errors import UnsupportedError
 from hedgerow.shared.job import Job
 from hedgerow.shared.privacy.central import add_central_noise, plan_central
+from hedgerow.shared.privacy.central_report import CentralRecord, central_report
 from hedgerow.shared.privacy.events import CentralRounds
 from hedgerow.shared.privacy.noise import SeededStream
 from hedgerow.simulations.run.ledger import Charge
@@ -16,15 +16,9 @@ from hedgerow.simulations.run.mechanism import CLAIM, Doubles, Noised, Terms
 from hedgerow.simulations.run.records import PrivacySummary
 from hedgerow.simulations.run.spending import Spending
 
-_NOTES = (
-    "Simulated: coins and noise are keyed by the scenario's seed, which anybody may know. On a fleet both come from the "
-    "operating system's random numbers.",
-    "The claim would be device-level, for whoever sees the models: not against the server, nor against anyone who sees who "
-    "was drawn.",
-    "Losses, update norms and numbers of replies are shown here; a fleet withholds them. Scores look at simulated data and lie "
-    "outside ε.",
-    "The noisy sum is divided by q·N, whatever came; offline, late, failed and rejected devices contribute zero.",
-    "Noise is floating point: the guarantee is of the ideal Gaussian (Mironov 2012 describes the gap).",
+_SHOWN = (
+    "Losses, update norms and numbers of replies are shown here; a fleet withholds them. Scores on devices look at simulated "
+    "data and lie outside epsilon."
 )
 
 
@@ -65,25 +59,26 @@ class CentralPoisson:
         return spending.epsilon_now(self.plan.delta)
 
     def summary(self, spending: Spending) -> PrivacySummary:
-        """Return what a fleet would claim of these rounds."""
-        plan = self.plan
+        """Return what a fleet would claim of the rounds played so far."""
+        played = sum(event.rounds for event in self._charged(spending))
+        plan = msgspec.structs.replace(self.plan, rounds=max(1, played))
+        report = central_report(self.mode, CentralRecord(plan, simulated=True))
         return PrivacySummary(
             mode=self.mode,
             claim=CLAIM,
-            unit="one device, with all it ever contributes",
-            relation="zero-out one device (population and denominator stay)",
+            unit=report.unit,
+            relation=report.relation,
             epsilon=spending.epsilon(plan.delta),
             epsilon_rdp=spending.epsilon(plan.delta, "rdp"),
-            epsilon_replace=self._replace(spending),
+            epsilon_replace=spending.epsilon(plan.delta, "pld", "replace"),
             delta=plan.delta,
             noise_multiplier=plan.noise_multiplier,
-            sampling=f"Poisson, a coin per registered device with rate {plan.sampling_rate:g}; simulated from the scenario's seed",
-            notes=_NOTES,
-            report=msgspec.to_builtins(plan),
+            sampling=report.sampling,
+            notes=(*report.notes, _SHOWN),
+            report=msgspec.to_builtins(report),
         )
 
-    def _replace(self, spending: Spending) -> float | None:
-        try:
-            return spending.epsilon(self.plan.delta, "pld", "replace")
-        except UnsupportedError:
-            return None
+    def _charged(self, spending: Spending) -> list[CentralRounds]:
+        return [
+            event for events in spending.heaviest() for event in events if isinstance(event, CentralRounds)
+        ]

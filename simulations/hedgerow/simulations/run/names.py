@@ -11,6 +11,7 @@ import msgspec
 
 from hedgerow.shared.errors import ConfigError
 from hedgerow.shared.tomlfile import from_table, read_toml
+from hedgerow.simulations.scenario.check import check_scenario
 from hedgerow.simulations.scenario.spec import Scenario
 
 Override = tuple[str, Any]
@@ -30,16 +31,29 @@ def shipped() -> list[Path]:
     return sorted(SHIPPED.glob("*.toml"))
 
 
-def find_scenario(given: Scenario | str | Path, overrides: Iterable[str | Override] = ()) -> NamedScenario:
+def find_scenario(
+    given: Scenario | str | Path,
+    overrides: Iterable[str | Override] = (),
+    engine: str | None = None,
+    rounds: int | None = None,
+) -> NamedScenario:
     """Return the scenario meant by a value, a path, or the name of a shipped one, with ``overrides`` applied and checked.
+
+    ``engine`` and ``rounds`` stand in for the scenario's; what was to begin after a last round moved forward just does not.
 
     An override is ``("job.training.learning_rate", 0.1)`` or ``"job.training.learning_rate=0.1"``, its value as in TOML
     (what is no TOML value is a string). Raises ConfigError naming file and key.
     """
     found = _find(given)
     changes = [parse_override(one) if isinstance(one, str) else one for one in overrides]
+    if engine is not None:
+        changes.append(("engine", engine))
     if changes:
         found = found._replace(scenario=with_overrides(found.scenario, changes, found.where))
+    check_scenario(found.scenario, found.where)
+    if rounds is not None:
+        short = with_overrides(found.scenario, [("job.rounds", rounds)], found.where)
+        found = found._replace(scenario=short)
     return found
 
 

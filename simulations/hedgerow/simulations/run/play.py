@@ -61,7 +61,7 @@ def play_setting(
     ledger = plan.ledger or Ledger(None if plan.folder is None else plan.folder / LEDGER_NAME)
     engine = make(scenario.engine, setting, plan.workers, choices, plan.folder)
     try:
-        run = Run.of(setting, engine, ledger, plan.trial)
+        run = Run.of(setting, engine, ledger, plan.until, plan.trial)
         return _Playing(run, plan, interrupt, saved).to_its_end()
     finally:
         engine.close()
@@ -106,12 +106,11 @@ class _Playing:
         self._keeping = run.setting.scenario.job.strategy.name in _KEEPING
 
     def to_its_end(self) -> Result:
-        last = min(self._run.rounds, self._plan.until or self._run.rounds)
         try:
             if self._state.round == 0:
                 self._save()
-            while self._state.round < last and not self._interrupt.asked:
-                self._one_round(last)
+            while self._state.round < self._run.until and not self._interrupt.asked:
+                self._one_round()
         except (HedgerowError, KeyboardInterrupt):
             # What was reached is kept; that the disk is full too must not hide why the run ended.
             with suppress(StorageError):
@@ -122,14 +121,14 @@ class _Playing:
                 self._file.close()
         return self._result("finished" if self._state.round >= self._run.rounds else "interrupted")
 
-    def _one_round(self, last: int) -> None:
+    def _one_round(self) -> None:
         asynchronous = self._run.setting.scenario.job.strategy.name == "fedbuff"
         record = (play_release if asynchronous else play_round)(self._run, self._state)
         if self._first_round_s == 0.0:
             self._first_round_s = time.monotonic() - self._plan.began
         if self._file is not None:
             self._file.add(record)
-        ending = self._state.round >= last or self._interrupt.asked
+        ending = self._state.round >= self._run.until or self._interrupt.asked
         if self._keeping or ending or time.monotonic() - self._saved_at >= CHECKPOINT_INTERVAL_S:
             self._save()
         if self._plan.progress is not None:

@@ -125,7 +125,7 @@ class FlowerRule:
         total = self._aggregator.open(gathered.round, state)
         losses = {outcome.device: outcome.loss for outcome in gathered.answer.outcomes}
         for device, update in sorted(gathered.answer.updates.items()):
-            payload = memoryview(np.ascontiguousarray(update, "<f4")).cast("B")
+            payload = memoryview(update.astype("<f4", copy=False).tobytes())
             weight = gathered.weights[device]
             total.add(Update(f"{device:010d}", [payload], weight, losses.get(device)))
         released = total.release(model)

@@ -14,7 +14,7 @@ from hedgerow.simulations.engine.protocol import Answer, Batch, Engine, Task
 from hedgerow.simulations.run.judge import Judgement, is_due, judge
 from hedgerow.simulations.run.ledger import Entry, Ledger
 from hedgerow.simulations.run.mechanism import Mechanism
-from hedgerow.simulations.run.modes import check_modes, make_mechanism
+from hedgerow.simulations.run.modes import make_mechanism
 from hedgerow.simulations.run.records import RoundRecord
 from hedgerow.simulations.run.rule import Rule, make_rule
 from hedgerow.simulations.run.setting import Setting
@@ -25,7 +25,7 @@ from hedgerow.simulations.run.world import World
 
 @dataclass(frozen=True)
 class Run:
-    """The parts. ``rounds`` is how many there will be; ``trial`` names a run of a sweep, else it is empty."""
+    """The parts. ``rounds`` is how many the job has, ``until`` how many of them are played now; ``trial`` names a run of a sweep, else it is empty."""
 
     setting: Setting
     engine: Engine
@@ -35,13 +35,15 @@ class Run:
     ledger: Ledger
     spending: Spending
     rounds: int
+    until: int
     trial: str = ""
 
     @classmethod
-    def of(cls, setting: Setting, engine: Engine, ledger: Ledger, trial: str = "") -> Run:
+    def of(
+        cls, setting: Setting, engine: Engine, ledger: Ledger, until: int | None = None, trial: str = ""
+    ) -> Run:
         """Return a run of a checked scenario. Raises ConfigError or BudgetError as the privacy plan does."""
         scenario = setting.scenario
-        check_modes(scenario.job, f"scenario {scenario.name}")
         world = World(scenario, setting.population.device_class)
         if not world.fits(setting.n).any():
             raise ConfigError(
@@ -49,7 +51,7 @@ class Run:
             )
         return cls(
             setting, engine, world, make_rule(setting), make_mechanism(setting), ledger,
-            Spending(setting.population.devices), scenario.job.rounds, trial,
+            Spending(setting.population.devices), scenario.job.rounds, min(until or scenario.job.rounds, scenario.job.rounds), trial,
         )  # fmt: skip
 
     def begin(self) -> State:
@@ -112,7 +114,7 @@ class Run:
 
         ``began`` is when the round began, by the monotonic clock.
         """
-        if is_due(self.setting.scenario, record.round, self.rounds):
+        if is_due(self.setting.scenario, record.round, self.until):
             found = judge(
                 self.engine, self.setting.scenario, self.setting.population, state.model, record.round
             )

@@ -27,8 +27,8 @@ class Totals:
     @classmethod
     def of(cls, devices: int) -> Totals:
         """Return zeros."""
-        counts = [np.zeros(devices, np.int64) for _ in range(3)]
-        return cls(*counts, np.zeros(devices))
+        rounds, up, down = np.zeros((3, devices), np.int64)
+        return cls(rounds, up, down, np.zeros(devices))
 
 
 @dataclass

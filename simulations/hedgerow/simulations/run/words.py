@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from hedgerow.simulations.run.records import Result, RoundRecord
+from hedgerow.simulations.run.records import PrivacySummary, Result, RoundRecord
+from hedgerow.simulations.run.sweep import Trial
 
 _SIZES = ("B", "kB", "MB", "GB", "TB")
 
@@ -70,7 +71,7 @@ def summary_rows(result: Result) -> list[tuple[str, str]]:
         rows.append(("over devices", f"10 % {low:.4g}, median {middle:.4g}, 90 % {high:.4g}"))
     if last is not None and last.cohorts:
         rows.append(("by cohort", ", ".join(f"{name} {score:.4g}" for name, score in last.cohorts.items())))
-    rows.append(("privacy", privacy_line(result)))
+    rows.append(("privacy", privacy_line(result.privacy)))
     up, down = sum(r.bytes_up for r in rounds), sum(r.bytes_down for r in rounds)
     rows.append(("bytes", f"{bytes_of(up)} up, {bytes_of(down)} down"))
     if last is not None:
@@ -81,9 +82,21 @@ def summary_rows(result: Result) -> list[tuple[str, str]]:
     return rows
 
 
-def privacy_line(result: Result) -> str:
+def trial_row(trial: Trial) -> list[str]:
+    """Return a trial of a sweep as a row of a table."""
+    score = "fell apart" if trial.failed else "–" if trial.score is None else f"{trial.score:.4g}"
+    epsilon = "∞" if trial.epsilon is None else f"{trial.epsilon:.3g}"
+    return [
+        str(trial.number),
+        *(str(value) for value in trial.values.values()),
+        str(trial.rounds),
+        score,
+        epsilon,
+    ]
+
+
+def privacy_line(privacy: PrivacySummary) -> str:
     """Return what may be said of privacy in one line, its claim first."""
-    privacy = result.privacy
     if privacy.epsilon is None:
         return "none: ε is infinite"
     line = f"{privacy.claim}: ε {privacy.epsilon:.4g} at δ {privacy.delta:g} ({privacy.mode})"
