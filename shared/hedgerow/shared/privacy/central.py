@@ -54,8 +54,11 @@ class CentralPlan(msgspec.Struct, frozen=True):
     def epsilon_after(
         self, rounds: int, spent: Sequence[PrivacyEvent] = (), relation: Relation = "add-remove"
     ) -> float:
-        """Return ε by PLD at ``delta`` after ``rounds`` rounds and ``spent``; it grows with ``rounds``."""
-        return epsilon((*spent, *self.events(rounds)), self.delta, "pld", relation)
+        """Return ε by PLD at ``delta`` after ``rounds`` rounds and ``spent``; it grows with ``rounds``.
+
+        By the grid that noise is calibrated with, so that the last round of a job costs what its plan says.
+        """
+        return epsilon((*spent, *self.events(rounds)), self.delta, "pld", relation, coarse=True)
 
 
 def plan_central(
