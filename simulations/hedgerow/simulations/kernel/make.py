@@ -5,7 +5,7 @@ from __future__ import annotations
 from hedgerow.models.recipe import Parameters, Recipe
 from hedgerow.shared.errors import UnsupportedError
 from hedgerow.shared.job import TrainingSpec
-from hedgerow.simulations.kernel.explicit.kernel import ExplicitKernel
+from hedgerow.simulations.kernel.explicit import ExplicitKernel
 from hedgerow.simulations.kernel.protocol import Kernel, KernelName
 from hedgerow.simulations.kernel.reference import ReferenceKernel
 

@@ -30,12 +30,17 @@ class Dense(NamedTuple):
     at: int
     first: bool
 
+    @property
+    def weights(self) -> int:
+        """How many there are."""
+        return self.inputs * self.outputs
+
 
 class Conv(NamedTuple):
     """``(channels, *size)`` to ``(filters, *out)``.
 
-    The ``first`` layer with parameters reads its input as torch has it, channels first, and keeps weights ``(channels, kh, kw,
-    filters)``; later ones read and write channels last, weights ``(filters, kh, kw, channels)``.
+    ``last`` tells whether its input has channels last; only the ``first`` layer with parameters may have it otherwise. That one
+    keeps weights ``(channels, kh, kw, filters)``, others ``(filters, kh, kw, channels)``. All write channels last.
     """
 
     channels: int
@@ -48,6 +53,17 @@ class Conv(NamedTuple):
     bias: bool
     at: int
     first: bool
+    last: bool
+
+    @property
+    def outputs(self) -> int:
+        """One bias each."""
+        return self.filters
+
+    @property
+    def weights(self) -> int:
+        """How many there are."""
+        return self.taps * self.filters
 
     @property
     def taps(self) -> int:
@@ -162,6 +178,8 @@ class _Reader:
             self._pool(layer)
         elif kind is nn.ReLU and self.layers:
             self.layers.append(Relu(self.where.numel()))
+        elif kind is not nn.ReLU and not any(True for _ in layer.parameters()):
+            self._rearrange(layer)
         else:
             raise UnsupportedError(f"a layer {layer} here has no kernel")
 
@@ -172,6 +190,21 @@ class _Reader:
             raise UnsupportedError(f"{layer} does not fit an example {tuple(self.where.shape)}") from error
         if self.where.dim() == 0:
             raise UnsupportedError(f"{layer} mixes examples")
+
+    def _rearrange(self, layer: nn.Module) -> None:
+        """Take a module of unknown code if all it does is to move an example's values, as seen on random ones."""
+        values = torch.rand((2, self.where.numel()))
+        try:
+            moved = layer(self.where[None])[0]
+            found = layer(values[:, self.where])
+        except Exception as error:  # a recipe's own code: whatever it raises, there is no kernel for it
+            raise UnsupportedError(f"a layer {layer} here has no kernel: {error}") from error
+        same = moved.numel() == self.where.numel() and torch.equal(
+            moved.reshape(-1).sort().values, self.where.reshape(-1).sort().values
+        )
+        if not same or not torch.equal(found, values[:, moved]):
+            raise UnsupportedError(f"a layer {layer} here has no kernel")
+        self.where = moved
 
     def _dense(self, layer: nn.Linear) -> None:
         if tuple(self.where.shape) != (layer.in_features,):
@@ -191,8 +224,8 @@ class _Reader:
         channels, *size = self.where.shape
         kernel, stride, padding = (_pair(value) for value in (layer.kernel_size, layer.stride, layer.padding))
         out = _sides((size[0], size[1]), kernel, stride, padding)
-        first = not self.orders
-        if not (_is_plain(self.where) if first else self._channels_last()) or min(out) < 1:
+        first, last = not self.orders, self._channels_last()
+        if not (last or (first and _is_plain(self.where))) or min(out) < 1:
             raise UnsupportedError(f"{layer} over {tuple(self.where.shape)} in this place")
         weights = np.arange(layer.weight.numel()).reshape(layer.weight.shape)
         bias = layer.bias is not None
@@ -208,7 +241,8 @@ class _Reader:
                 bias,
                 self._at,
                 first,
-            )  # fmt: skip
+                last,
+            )
         )
         self._order(
             weights.transpose((1, 2, 3, 0) if first else (0, 2, 3, 1)), layer.out_channels if bias else 0

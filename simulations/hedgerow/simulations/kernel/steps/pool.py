@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import torch
 
-from hedgerow.simulations.kernel.explicit.buffers import Buffers
 from hedgerow.simulations.kernel.network import Pool
+from hedgerow.simulations.kernel.steps.step import Place
 
 
 class PoolStep:
     """torch's own kernel: where values tie, the first in reading order gets the gradient, as in training by autograd."""
 
-    def __init__(self, layer: Pool, place: str, x: torch.Tensor, buffers: Buffers) -> None:
-        self._layer, self._place, self._n, self._buffers = layer, place, len(x), buffers
+    def __init__(self, layer: Pool, place: Place, x: torch.Tensor) -> None:
+        self._layer, self._place = layer, place
         self._x4 = self._view(x, layer.size)
-        self.y = buffers.take(f"{place}.y", self._n, layer.out[0] * layer.out[1] * layer.channels)
+        self.y = place.take("y", layer.out[0] * layer.out[1] * layer.channels)
         self._y4 = self._view(self.y, layer.out)
         self._which = torch.empty_like(self._y4, dtype=torch.int64)
         self._options = (layer.kernel, layer.stride, layer.padding, (1, 1), False)
 
     def _view(self, flat: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        return flat.view(self._n, *size, self._layer.channels).permute(0, 3, 1, 2)
+        return flat.view(-1, *size, self._layer.channels).permute(0, 3, 1, 2)
 
     def attach(self, gy: torch.Tensor) -> torch.Tensor | None:
         """See ``Step``."""
         self._gy4 = self._view(gy, self._layer.out)
         size = self._layer.size
-        gx = self._buffers.take(f"{self._place}.gx", self._n, size[0] * size[1] * self._layer.channels)
+        gx = self._place.take("gx", size[0] * size[1] * self._layer.channels)
         self._gx4 = self._view(gx, size)
         return gx
 
@@ -41,15 +41,3 @@ class PoolStep:
         torch.ops.aten.max_pool2d_with_indices_backward.grad_input(
             self._gy4, self._x4, *self._options, self._which, grad_input=self._gx4
         )
-
-    def gradient(self) -> None:
-        """See ``Step``."""
-
-    def add_norms(self, total: torch.Tensor) -> None:
-        """See ``Step``."""
-
-    def add_weighted(self, factor: torch.Tensor) -> None:
-        """See ``Step``."""
-
-    def scrub(self, bad: torch.Tensor) -> None:
-        """See ``Step``."""
