@@ -106,3 +106,34 @@ def test_held_out_spread_is_the_deviation_for_steady_readings_and_wider_for_wand
 
 def test_held_out_spread_keeps_the_floor() -> None:
     assert chart.describe_held_out(np.zeros((20, 1)))[1].tolist() == [chart.SIGMA_FLOOR]
+
+
+def test_the_wander_rate_is_the_variance_of_a_random_walk_s_step_whatever_the_scatter() -> None:
+    rng = np.random.default_rng(4)
+    rates = []
+    for _ in range(300):
+        walk = np.cumsum(rng.normal(0, 0.1, (400, 1)), axis=0)
+        rates.append(chart.wander_rate(walk + rng.normal(0, 0.5, (400, 1)))[0])
+
+    # the scatter's variance is 25 steps' of the walk, and adds nothing to the rate
+    assert np.mean(rates) == pytest.approx(0.01, rel=0.25)
+
+
+def test_steady_readings_wander_nowhere_to_speak_of() -> None:
+    rng = np.random.default_rng(5)
+
+    rate = chart.wander_rate(rng.normal(0, 1, (400, 50)))
+
+    assert rate.min() == 0
+    assert rate.mean() * 200 < 0.2
+
+
+def test_wander_widens_every_stretch_s_deviations_alike() -> None:
+    rng = np.random.default_rng(6)
+    smoothed, watched = rng.normal(0, 1, (4000, 2)), np.ones(2)
+
+    plain = chart.cross_validated(smoothed, watched)
+    wide = chart.cross_validated(smoothed, watched, wander=np.array([3.0, 3.0]))
+
+    assert plain / wide == pytest.approx(2.0, rel=0.05)
+    assert chart.widened(np.array([3.0]), np.array([16.0])).tolist() == [5.0]

@@ -179,6 +179,34 @@ def test_dispersion_finds_a_channel_that_shakes_more_or_less_at_the_same_level(t
         assert sum(alarms(blind)) == 0
 
 
+def test_a_faulty_channel_is_not_followed_while_the_others_are() -> None:
+    together = scorer(follow_rows=40, follow_below=1.0)
+    apart = scorer(follow_rows=40, follow_below=1.0, follow_gate="each")
+    fitted = apart.fit(windows(0, 200), nothing)
+    faulty = windows(7, 80, (0.6, 6, 0))
+
+    scores, after = apart.judge_all(faulty, np.zeros_like(faulty), fitted)
+    _, whole = together.judge_all(faulty, np.zeros_like(faulty), fitted)
+
+    assert all(score.alarm for score in scores)
+    assert after.mean[1] == fitted.mean[1] and after.mean[0] > fitted.mean[0] + 0.1
+    assert whole.mean == fitted.mean
+
+
+def test_expected_wander_widens_the_restless_channel_and_leaves_the_others_sharp() -> None:
+    walk = np.cumsum(np.random.default_rng(11).normal(0, 0.15, 200))
+    fit = windows(0, 200)
+    fit[:, :, 0] += walk[:, None].astype(np.float32)
+    plain, wide = scorer(), scorer(wander_rows=800)
+
+    narrow_fit, wide_fit = plain.fit(fit, nothing), wide.fit(fit, nothing)
+
+    assert wide_fit.sigma[0] > 1.5 * narrow_fit.sigma[0]
+    reach = [made.sigma[1] * made.threshold for made in (narrow_fit, wide_fit)]
+    assert reach[1] < reach[0]
+    assert wide_fit.sigma[0] * wide_fit.threshold > narrow_fit.sigma[0] * narrow_fit.threshold
+
+
 def test_a_wandering_fit_widens_the_held_out_spread_alone() -> None:
     wandering = np.concatenate([windows(n, 50, (0, 1.0 * n, 0)) for n in range(4)])
 

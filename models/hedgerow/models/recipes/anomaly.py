@@ -59,7 +59,9 @@ class AnomalyParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     follow_rows: Positive | None = None
     follow_below: Annotated[float, Meta(ge=0, le=1)] = 0.5
     leash: Positive = 3.0
+    follow_gate: Literal["all", "each"] = "all"
     spread: Literal["whole", "held-out"] = "whole"
+    wander_rows: Annotated[float, Meta(ge=0)] = 0.0
     dispersion: bool = False
     release: Annotated[float, Meta(gt=0, le=1)] = 1.0
 

@@ -69,6 +69,24 @@ def describe_held_out(smoothed: Doubles) -> tuple[Doubles, Doubles]:
     return smoothed.mean(axis=0), np.maximum(np.sqrt((errors**2).mean(axis=0)), SIGMA_FLOOR)
 
 
+def wander_rate(smoothed: Doubles) -> Doubles:
+    """Return by how much the variance of each channel's level grows per window, ``(c,)``, at least 0.
+
+    From normal smoothed residuals ``(n, c)`` in order of time, by the growth of mean squared differences from a lag of
+    an eighth of them to one of a half (a variogram's slope; Cressie 1993, "Statistics for Spatial Data", section 2.4).
+    For a random walk about which readings scatter it is the variance of a step, whatever the scatter.
+    """
+    near, far = max(1, len(smoothed) // 8), len(smoothed) // 2
+    growth = _mean_square_difference(smoothed, far) - _mean_square_difference(smoothed, near)
+    rate: Doubles = np.maximum(growth, 0) / max(1, far - near)
+    return rate
+
+
+def _mean_square_difference(smoothed: Doubles, lag: int) -> Doubles:
+    squares: Doubles = ((smoothed[lag:] - smoothed[:-lag]) ** 2).mean(axis=0)
+    return squares
+
+
 DESCRIBE: Final[dict[str, Describe]] = {"whole": describe, "held-out": describe_held_out}
 """By the option ``spread``."""
 
@@ -79,12 +97,25 @@ def deviations(smoothed: Doubles, mean: Doubles, sigma: Doubles, watched: Double
     return apart
 
 
-def cross_validated(smoothed: Doubles, watched: Doubles, fit: Describe = describe) -> Doubles:
-    """Return the scores ``(n,)`` of normal residuals ``(n, c)``, in order of time, each stretch by the others' fit."""
+def widened(sigma: Doubles, wander: Doubles) -> Doubles:
+    """Return deviations ``(c,)`` widened by a variance of expected wander ``(c,)``."""
+    wide: Doubles = np.sqrt(sigma**2 + wander)
+    return wide
+
+
+def cross_validated(
+    smoothed: Doubles, watched: Doubles, fit: Describe = describe, wander: Doubles | None = None
+) -> Doubles:
+    """Return the scores ``(n,)`` of normal residuals ``(n, c)``, in order of time, each stretch by the others' fit.
+
+    ``wander`` ``(c,)`` is a variance that widens every stretch's deviations: by time, not by what was left out.
+    """
     n = len(smoothed)
     scores = np.empty(n, np.float64)
     for stretch in np.array_split(np.arange(n), FOLDS):
         mean, sigma = fit(np.delete(smoothed, stretch, axis=0))
+        if wander is not None:
+            sigma = widened(sigma, wander)
         scores[stretch] = deviations(smoothed[stretch], mean, sigma, watched).max(axis=1)
     return scores
 
@@ -99,7 +130,9 @@ def shares(apart: Doubles) -> Doubles:
     return share
 
 
-def followed(mean: Doubles, smoothed: Doubles, rate: float, home: Doubles, reach: Doubles) -> Doubles:
+def followed(
+    mean: Doubles, smoothed: Doubles, rate: float | Doubles, home: Doubles, reach: Doubles
+) -> Doubles:
     """Return ``mean`` moved by ``rate`` towards ``smoothed``, within ``reach`` of ``home``; all ``(c,)``."""
     moved: Doubles = np.clip(mean + rate * (smoothed - mean), home - reach, home + reach)
     return moved

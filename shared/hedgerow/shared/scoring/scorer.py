@@ -62,7 +62,9 @@ class Scorer:
         smoothed = self._smoothed(raw, predict(self._input(raw, made)), made)
         describe = chart.DESCRIBE[self.options.spread]
         mean, sigma = describe(smoothed)
-        scores = chart.cross_validated(smoothed, self._watched(made.drifting), describe)
+        wander = chart.wander_rate(smoothed) * (self.options.wander_rows / self._stride_rows)
+        sigma = chart.widened(sigma, wander)
+        scores = chart.cross_validated(smoothed, self._watched(made.drifting), describe, wander)
         return Fitted(
             rule=RULE_NAME,
             version=RULE_VERSION,
@@ -123,12 +125,22 @@ class Scorer:
         on = found.alarm and self.options.release < 1
         if on != fitted.alarming:
             fitted = msgspec.structs.replace(fitted, alarming=on)
+        return found, self._following(fitted, smoothed, apart, on)
+
+    def _following(self, fitted: Fitted, smoothed: Doubles, apart: Doubles, on: bool) -> Fitted:
+        """Return what is normal after a window with these statistics and deviations, both ``(c,)`` or ``(2c,)``."""
         rows = self.options.follow_rows
-        if rows is None or on or not found.value < self.options.follow_below * fitted.threshold:
-            return found, fitted
-        rate = min(1.0, self._stride_rows / rows)
-        moved = chart.followed(mean, smoothed, rate, np.array(fitted.home), self.options.leash * sigma)
-        return found, msgspec.structs.replace(fitted, mean=tuple(moved.tolist()))
+        if rows is None:
+            return fitted
+        calm = apart < self.options.follow_below * fitted.threshold
+        if self.options.follow_gate == "all":
+            calm = np.full(len(apart), not on and bool(calm.all()))
+        if not calm.any():
+            return fitted
+        mean, home, sigma = np.array(fitted.mean), np.array(fitted.home), np.array(fitted.sigma)
+        rate = min(1.0, self._stride_rows / rows) * calm
+        moved = chart.followed(mean, smoothed, rate, home, self.options.leash * sigma)
+        return msgspec.structs.replace(fitted, mean=tuple(moved.tolist()))
 
     def judge_all(self, windows: Windows, outputs: Floats, fitted: Fitted) -> tuple[list[Score], Fitted]:
         """Return ``judge`` of windows ``(n, rows, c)`` in order of time: bit for bit what one at a time gives."""

@@ -35,7 +35,9 @@ class ChartOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     ``spread`` says which deviation is one standard deviation: ``whole`` about the mean of all normal windows,
     ``held-out`` of each stretch of time about the mean of the others, so that a level that wandered during the fit
-    is expected to wander on. ``dispersion`` adds a chart of how much the residual varies inside the window. An
+    is expected to wander on. ``wander_rows`` widens it by what the channel is expected to wander in that many rows.
+    With ``follow_gate`` ``each`` every channel follows while it is itself below ``follow_below``, with ``all`` while
+    all are and no alarm is on. ``dispersion`` adds a chart of how much the residual varies inside the window. An
     alarm that is on stays on down to ``release`` thresholds (1: no deadband).
     """
 
@@ -50,7 +52,9 @@ class ChartOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     follow_rows: Positive | None = None
     follow_below: Annotated[float, Meta(ge=0, le=1)] = 0.5
     leash: Positive = 3.0
+    follow_gate: Literal["all", "each"] = "all"
     spread: Literal["whole", "held-out"] = "whole"
+    wander_rows: Annotated[float, Meta(ge=0)] = 0.0
     dispersion: bool = False
     release: Annotated[float, Meta(gt=0, le=1)] = 1.0
 

@@ -24,6 +24,7 @@ from hedgerow.simulations.bench.selection.statistics import SEEDS, Planted, plan
 
 PROFILE = read_profile(CONFIGS / "profiles" / "skab.toml")
 ROWS = 16
+AMONG = (0, 1, 2, 3, 6, 7)
 
 
 def job(**parameters: Any) -> Job:
@@ -47,17 +48,25 @@ def family(replays: int = 2) -> Family:
         {"follow_rows": None, "spread": "held-out", "dispersion": True},
         {"follow_rows": 30.0, "follow_below": 0.75, "leash": 2.0, "factor": 0.8, "release": 0.5},
         {"follow_rows": 60.0, "dispersion": True, "drift_ratio": 0.05, "release": 0.75},
+        {
+            "follow_rows": 50.0,
+            "follow_gate": "each",
+            "follow_below": 1.0,
+            "wander_rows": 200.0,
+            "release": 0.7,
+        },
     ],
 )
 def test_every_alarm_is_the_one_that_the_device_s_scorer_gives(options: dict[str, Any]) -> None:
     asked = job(**options)
     recipe = find_recipe(asked.recipe)
-    data = planted(family(), faults=4)
+    data = planted(family(), AMONG, faults=4)
     read = asked.parameters
 
     stats = statistics(recipe, asked, data, PROFILE, [10.0])[10.0]
-    course = Course(read["factor"], read["follow_rows"], read["follow_below"], read["leash"], read["release"])
-    fitted = fit_charts(stats, read["spread"], read["dispersion"], read["quantile"])
+    names = ("factor", "follow_rows", "follow_below", "follow_gate", "leash", "release")
+    course = Course(**{name: read[name] for name in names})
+    fitted = fit_charts(stats, read["spread"], read["wander_rows"], read["dispersion"], read["quantile"])
     found = alarms(fitted, [course])[0].reshape(data.rest.shape[:-1])
 
     wrong = total = 0
@@ -100,7 +109,7 @@ def cut(rows: np.ndarray) -> np.ndarray:
 
 
 def test_rates_count_faulty_replays_for_f1_and_faultless_ones_for_false_alarms() -> None:
-    data = planted(family(1), faults=2)
+    data = planted(family(1), AMONG, faults=2)
     shape = data.rest.shape[:-1]
     labels = np.broadcast_to(data.labels[:, :, None], shape)
 

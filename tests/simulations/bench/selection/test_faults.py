@@ -94,16 +94,21 @@ def test_an_oscillation_reaches_its_size_and_comes_back() -> None:
     assert 7 < moved.max() <= 8 and -8 <= moved.min() < -7
 
 
-def test_draws_cover_every_kind_half_of_them_level_and_stay_inside() -> None:
-    drawn = [draw(np.random.default_rng(n), 150, 8) for n in range(2000)]
+def test_draws_cover_every_kind_and_stay_inside_their_rows_and_channels() -> None:
+    among = (0, 1, 2, 3, 6, 7)
+    drawn = [draw(np.random.default_rng(n), 150, among) for n in range(3000)]
 
     kinds = Counter(one.kind for one in drawn)
+    level = kinds["step"] + kinds["ramp"]
     assert set(kinds) == set(LEVEL + OTHER)
-    assert sum(kinds[kind] for kind in LEVEL) / 2000 == pytest.approx(0.5, abs=0.04)
+    assert level / 3000 == pytest.approx(0.75, abs=0.03)
+    assert kinds["ramp"] / level == pytest.approx(0.25, abs=0.03)
     for one in drawn:
         assert one.end - one.start == 50
         assert one.start >= 15 and one.end <= 135
+        assert set(one.channels) <= set(among)
         assert len(set(one.channels)) == len(one.sizes) == len(one.channels)
-        assert 0.5 <= min(map(abs, one.sizes)) <= max(map(abs, one.sizes)) <= 8
-    assert {len(one.channels) for one in drawn if one.kind == "shift"} == {2, 3, 4, 5}
-    assert draw(np.random.default_rng(4), 150, 8) == draw(np.random.default_rng(4), 150, 8)
+        assert 2 <= abs(one.sizes[0]) <= 16
+        assert all(0.5 <= abs(size / one.sizes[0]) <= 1 for size in one.sizes)
+    assert {len(one.channels) for one in drawn if one.kind in LEVEL} == {1, 2, 3, 4, 5}
+    assert draw(np.random.default_rng(4), 150, among) == draw(np.random.default_rng(4), 150, among)

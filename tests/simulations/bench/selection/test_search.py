@@ -35,6 +35,7 @@ def test_among_equals_the_one_with_fewer_mechanisms_is_chosen() -> None:
 
     assert choose([many, few])[0] is few
     assert many.options.mechanisms() == 4 and few.options.mechanisms() == 1
+    assert candidate(0.8, 5.0, wander_rows=200.0).options.mechanisms() == 1
     assert choose([many, candidate(0.798, 5.0)])[0] is many
 
 
@@ -50,4 +51,4 @@ def test_then_smaller_windows_networks_and_memories_and_higher_thresholds() -> N
 def test_courses_are_every_factor_following_and_hold_once() -> None:
     made = list(courses(Options(**BASE)))
 
-    assert len(made) == len(set(made)) == (1 + 3 * 2 * 2) * len(FACTORS) * len(RELEASES)
+    assert len(made) == len(set(made)) == (1 + 3 * 2 * 2 * 2) * len(FACTORS) * len(RELEASES)

@@ -31,11 +31,14 @@ class Course:
     factor: float = 1.0
     follow_rows: float | None = None
     follow_below: float = 0.5
+    follow_gate: str = "all"
     leash: float = 3.0
     release: float = 1.0
 
 
-def fit_charts(stats: Statistics, spread: str, dispersion: bool, quantile: float) -> ChartFit:
+def fit_charts(
+    stats: Statistics, spread: str, wander_rows: float, dispersion: bool, quantile: float
+) -> ChartFit:
     """Return every replay's charts as the device would fit them on the replay's fit rows."""
     n, seeds = stats.fit.shape[:2]
     channels = stats.drifting.shape[1]
@@ -49,17 +52,39 @@ def fit_charts(stats: Statistics, spread: str, dispersion: bool, quantile: float
         watched = np.concatenate([watched, watched])[:used]
         smoothed = stats.fit[i, s, :, :used]
         mean, sigma = describe(smoothed)
-        limit[i, s] = np.quantile(chart.cross_validated(smoothed, watched, describe), quantile)
+        wander = chart.wander_rate(smoothed) * wander_rows
+        sigma = chart.widened(sigma, wander)
+        scores = chart.cross_validated(smoothed, watched, describe, wander)
+        limit[i, s] = np.quantile(scores, quantile)
         rest[i, s] = (rest[i, s] - mean) / sigma * watched
     return ChartFit(rest.reshape(-1, *rest.shape[-2:]), limit.reshape(-1))
 
 
 def alarms(fitted: ChartFit, courses: Sequence[Course]) -> Flags:
     """Return the alarm of every row, ``(courses, replays, rows)``: as ``Scorer.judge`` gives them row by row."""
+    found = np.empty((len(courses), *fitted.rest.shape[:2]), np.bool_)
+    kinds = [_kind(course) for course in courses]
+    for kind in sorted(set(kinds)):
+        at = [n for n, other in enumerate(kinds) if other == kind]
+        some = [courses[n] for n in at]
+        found[at] = _still(fitted, some) if kind == "still" else _moving(fitted, some, kind == "each")
+    return found
+
+
+def _kind(course: Course) -> str:
+    if course.follow_rows is None:
+        return "still" if course.release == 1 else "all"
+    return course.follow_gate
+
+
+def _still(fitted: ChartFit, courses: Sequence[Course]) -> Flags:
+    score = np.abs(fitted.rest).max(axis=2)
+    return np.stack([score > course.factor * fitted.limit[:, None] for course in courses])
+
+
+def _moving(fitted: ChartFit, courses: Sequence[Course], each: bool) -> Flags:
+    """Return ``alarms`` of courses that follow or hold; ``each`` channel by its own gate, or all by one."""
     replays, rows, charts = fitted.rest.shape
-    if all(course.follow_rows is None and course.release == 1 for course in courses):
-        score = np.abs(fitted.rest).max(axis=2)
-        return np.stack([score > course.factor * fitted.limit[:, None] for course in courses])
 
     def column(values: Sequence[float]) -> Floats:
         return np.array(values, np.float32)[:, None]
@@ -75,11 +100,15 @@ def alarms(fitted: ChartFit, courses: Sequence[Course]) -> Flags:
     found = np.empty((len(courses), replays, rows), np.bool_)
     for row in range(rows):
         apart = fitted.rest[:, row] - moved
-        score = np.abs(apart).max(axis=2)
-        alarm = (score > threshold) | (on & (score > release))
-        on = alarm & deadband
-        found[:, :, row] = alarm
-        apart *= (rate * (~on & (score < gate)))[..., None]
+        far = np.abs(apart)
+        score = far.max(axis=2)
+        found[:, :, row] = (score > threshold) | (on & (score > release))
+        on = found[:, :, row] & deadband
+        if each:
+            apart *= far < gate[..., None]
+            apart *= rate[..., None]
+        else:
+            apart *= (rate * (~on & (score < gate)))[..., None]
         moved += apart
         np.clip(moved, -leash, leash, out=moved)
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,9 +13,10 @@ from hedgerow.simulations.bench.selection.replays import DRIFT_ROWS, Doubles, ce
 
 Flags = npt.NDArray[np.bool_]
 
-LEVEL: Final = ("step", "ramp", "shift")
+LEVEL: Final = ("step", "ramp")
 OTHER: Final = ("noise", "decoupled", "oscillation", "stuck", "spikes")
-SMALLEST, LARGEST = 1.0, 8.0
+SMALLEST, LARGEST = 2.0, 16.0
+LEVEL_SHARE, RAMP_SHARE = 0.75, 0.25
 LONGEST_ONSET, LONGEST_RECOVERY = 60, 30
 
 
@@ -48,15 +49,15 @@ class Fault:
         return share
 
 
-def draw(rng: np.random.Generator, rows: int, channels: int) -> Fault:
-    """Return a fault for ``rows`` judged rows: half are level faults; a third of the rows, away from both ends."""
-    level = rng.random() < 0.5
-    kind = str(rng.choice(LEVEL if level else OTHER))
-    least, most = (2, 5) if kind == "shift" else (1, 1) if level else (1, 3)
-    count = int(rng.integers(least, most + 1))
-    chosen = rng.choice(channels, min(count, channels), replace=False)
+def draw(rng: np.random.Generator, rows: int, among: Sequence[int]) -> Fault:
+    """Return a fault of channels ``among`` for ``rows`` judged rows: a third of them, away from both ends."""
+    level = rng.random() < LEVEL_SHARE
+    kind = LEVEL[int(rng.random() < RAMP_SHARE)] if level else str(rng.choice(OTHER))
+    count = int(rng.integers(1, 6 if level else 4))
+    chosen = rng.choice(np.array(among), min(count, len(among)), replace=False)
     size = float(np.exp(rng.uniform(np.log(SMALLEST), np.log(LARGEST))))
-    share = rng.uniform(0.5, 1.0, len(chosen)) if kind == "shift" else np.ones(len(chosen))
+    share = rng.uniform(0.5, 1.0, len(chosen))
+    share[0] = 1.0
     sizes = size * share * rng.choice([-1.0, 1.0], len(chosen))
     length, margin = rows // 3, rows // 10
     start = int(rng.integers(margin, rows - length - margin + 1))
@@ -127,7 +128,6 @@ def _spikes(place: _Place, size: float, _: float) -> Doubles:
 SHAPES: Final[dict[str, Callable[[_Place, float, float], Doubles]]] = {
     "step": _moved,
     "ramp": _moved,
-    "shift": _moved,
     "noise": _noise,
     "decoupled": _decoupled,
     "oscillation": _oscillation,

@@ -23,11 +23,14 @@ ROWS: Final = (16, 32, 60)
 NETWORKS: Final = ((32, 8), (64, 16))
 CLIPS: Final = (2.0, 4.0)
 MEMORIES: Final = (5.0, 10.0, 20.0)
-FACTORS: Final = (0.7, 0.85, 1.0, 1.2, 1.45, 1.75, 2.1)
-DRIFT_RATIOS: Final = (None, 0.5, 1.0, 2.0)
-SPREADS: Final = ("whole", "held-out")
-RELEASES: Final = (1.0, 0.75, 0.5)
-PLAIN_FOLLOWING: Final = Course(follow_rows=200.0, follow_below=0.5, leash=3.0)
+FACTORS: Final = (0.85, 1.0, 1.2, 1.45, 1.75, 2.1)
+DRIFT_RATIOS: Final = (None, 0.5)
+SPREADS: Final = (("whole", 0.0), ("held-out", 0.0), ("whole", 200.0), ("whole", 800.0))
+FOLLOW_ROWS: Final = (100.0, 200.0, 400.0)
+FOLLOW_BELOW: Final = (0.5, 1.0)
+FOLLOW_GATES: Final = ("all", "each")
+LEASHES: Final = (3.0, 6.0)
+RELEASES: Final = (1.0, 0.7)
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -37,13 +40,15 @@ class Options(msgspec.Struct, frozen=True):
     hidden: int
     code: int
     clip: float
-    memory_rows: float
+    memory_rows: float = MEMORIES[0]
     drift_ratio: float | None = None
     spread: str = "whole"
+    wander_rows: float = 0.0
     dispersion: bool = False
     factor: float = 1.0
     follow_rows: float | None = None
     follow_below: float = 0.5
+    follow_gate: str = "all"
     leash: float = 3.0
     release: float = 1.0
 
@@ -54,12 +59,17 @@ class Options(msgspec.Struct, frozen=True):
 
     def course(self) -> Course:
         """Return the part that decides a course over a replay."""
-        return Course(self.factor, self.follow_rows, self.follow_below, self.leash, self.release)
+        names = ("factor", "follow_rows", "follow_below", "follow_gate", "leash", "release")
+        return Course(**{name: getattr(self, name) for name in names})
 
     def mechanisms(self) -> int:
         """Return how many mechanisms are switched on."""
         on = (self.follow_rows is not None, self.dispersion, self.release < 1, self.drift_ratio is not None)
-        return sum(on) + (self.spread != "whole")
+        return sum(on) + (self.spread != "whole" or self.wander_rows > 0)
+
+
+START: Final = Options(rows=32, hidden=32, code=8, clip=4.0)
+"""The network on which charts are compared."""
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -74,7 +84,7 @@ class Candidate(msgspec.Struct, frozen=True):
         return sum(values) / len(values)
 
     def far(self) -> float:
-        """Return the largest FAR of a family with the drift doubled, per cent."""
+        """Return the largest FAR of a family with the added drift, per cent."""
         return max(judged.far_percent[-1] for judged in self.families.values())
 
     def order(self) -> tuple[float, ...]:
@@ -90,27 +100,27 @@ class Search:
         self._recipe, self._job, self._profile, self._families = recipe, job, profile, families
 
     def step_one(self) -> list[Candidate]:
-        """Return the candidates over windows, networks, clips and memories, with a plain chart."""
-        found: list[Candidate] = []
-        for rows, (hidden, code), clip in itertools.product(ROWS, NETWORKS, CLIPS):
-            network = Options(rows, hidden, code, clip, MEMORIES[0])
-            per_family = self.network(network, MEMORIES)
-            for memory in MEMORIES:
-                base = msgspec.structs.replace(network, memory_rows=memory)
-                following = msgspec.structs.replace(base, follow_rows=PLAIN_FOLLOWING.follow_rows)
-                variants = [msgspec.structs.replace(o, factor=f) for o in (base, following) for f in FACTORS]
-                found += self.evaluate(variants, [stats[memory] for stats in per_family])
-        return found
-
-    def step_two(self, base: Options) -> list[Candidate]:
-        """Return the candidates over everything that the chart may do, on the network and memory of ``base``."""
+        """Return the candidates over everything that the chart may do, on the network of ``START``."""
         found: list[Candidate] = []
         for ratio in DRIFT_RATIOS:
-            network = msgspec.structs.replace(base, drift_ratio=ratio)
-            stats = [per[base.memory_rows] for per in self.network(network, (base.memory_rows,))]
-            for spread, dispersion in itertools.product(SPREADS, (False, True)):
-                kind = msgspec.structs.replace(network, spread=spread, dispersion=dispersion)
-                found += self.evaluate(list(courses(kind)), stats)
+            network = msgspec.structs.replace(START, drift_ratio=ratio)
+            per_family = self.network(network, MEMORIES)
+            for memory, (spread, wander), dispersion in itertools.product(MEMORIES, SPREADS, (False, True)):
+                chart = msgspec.structs.replace(
+                    network, memory_rows=memory, spread=spread, wander_rows=wander, dispersion=dispersion
+                )
+                found += self.evaluate(list(courses(chart)), [stats[memory] for stats in per_family])
+        return found
+
+    def step_two(self, chart: Options) -> list[Candidate]:
+        """Return the candidates over windows, networks, clips, memories and factors, otherwise as ``chart``."""
+        found: list[Candidate] = []
+        for rows, (hidden, code), clip in itertools.product(ROWS, NETWORKS, CLIPS):
+            network = msgspec.structs.replace(chart, rows=rows, hidden=hidden, code=code, clip=clip)
+            per_family = self.network(network, MEMORIES)
+            for memory in MEMORIES:
+                variants = [msgspec.structs.replace(network, memory_rows=memory, factor=f) for f in FACTORS]
+                found += self.evaluate(variants, [stats[memory] for stats in per_family])
         return found
 
     def network(self, options: Options, memories: Sequence[float]) -> list[dict[float, Statistics]]:
@@ -124,7 +134,7 @@ class Search:
         first, names = options[0], [data.family.name for data in self._families]
         judged = []
         for data, one in zip(self._families, stats, strict=True):
-            fitted = fit_charts(one, first.spread, first.dispersion, QUANTILE)
+            fitted = fit_charts(one, first.spread, first.wander_rows, first.dispersion, QUANTILE)
             judged.append(count(alarms(fitted, [o.course() for o in options]), data))
         rates = zip(*judged, strict=True)
         return [
@@ -133,10 +143,10 @@ class Search:
 
 
 def courses(base: Options) -> Iterable[Options]:
-    """Yield ``base`` with every factor, following and hold."""
+    """Yield ``base`` with every following, factor and deadband."""
     followings: list[dict[str, Any]] = [{"follow_rows": None}]
-    for rows, below, leash in itertools.product((100.0, 200.0, 400.0), (0.5, 0.75), (3.0, 6.0)):
-        followings.append({"follow_rows": rows, "follow_below": below, "leash": leash})
+    for rows, below, gate, leash in itertools.product(FOLLOW_ROWS, FOLLOW_BELOW, FOLLOW_GATES, LEASHES):
+        followings.append({"follow_rows": rows, "follow_below": below, "follow_gate": gate, "leash": leash})
     for following, factor, release in itertools.product(followings, FACTORS, RELEASES):
         yield msgspec.structs.replace(base, **following, factor=factor, release=release)
 

@@ -28,7 +28,7 @@ from hedgerow.simulations.bench.selection.replays import Doubles, Family
 Floats = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
 
-DRIFTS: Final = (1.0, 2.0)
+DRIFTS: Final = (1.0, 1.5)
 SEEDS: Final = (1, 2)
 FAULTS: Final = 12
 """Planted faults a replay; the models of ``SEEDS`` judge them by turns."""
@@ -56,8 +56,8 @@ class Statistics:
     drifting: Flags
 
 
-def planted(family: Family, faults: int = FAULTS) -> Planted:
-    """Return the family's replays with ``faults`` faults each, at every drift."""
+def planted(family: Family, among: Sequence[int], faults: int = FAULTS) -> Planted:
+    """Return the family's replays with ``faults`` faults each in channels ``among``, at every drift."""
     n, rows, channels = family.rest.shape
     each = 1 + faults // len(SEEDS)
     rest = np.empty((n, len(SEEDS), len(DRIFTS), each, rows, channels))
@@ -65,7 +65,7 @@ def planted(family: Family, faults: int = FAULTS) -> Planted:
     for d, times in enumerate(DRIFTS):
         rest[:, :, d] = family.drifting(times)[:, None, None]
     for i, s, k in np.ndindex(n, len(SEEDS), each - 1):
-        fault = draw(np.random.default_rng((i, s, k)), rows, channels)
+        fault = draw(np.random.default_rng((i, s, k)), rows, among)
         labels[i, s, k + 1] = fault.labels(rows)
         for d in range(len(DRIFTS)):
             rest[i, s, d, k + 1] = plant(fault, rest[i, s, d, 0], family.fit[i], family.fit[i].std(axis=0))
