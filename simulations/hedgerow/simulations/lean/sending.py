@@ -48,7 +48,7 @@ def send(update: Vector, task: Task, seed: int, packing: Packing) -> Sent:
         norm = norm_l2(values)
     if not math.isfinite(norm) and not np.isfinite(values).all():
         return Sent(None, norm, size, "non-finite")
-    return _received(values, norm, size, task, packing_rng(seed, task), packing)
+    return _received(values, norm, size, task, seed, packing)
 
 
 def packing_rng(seed: int, task: Task) -> np.random.Generator:
@@ -88,10 +88,9 @@ def norm_l2(vector: Vector) -> float:
     return math.sqrt(square) if square >= 0 else math.nan
 
 
-def _received(
-    values: Vector, norm: float, size: int, task: Task, rng: np.random.Generator, packing: Packing
-) -> Sent:
+def _received(values: Vector, norm: float, size: int, task: Task, seed: int, packing: Packing) -> Sent:
     if packing != "float32":
+        rng = packing_rng(seed, task) if packing == "int8" else None
         try:
             values = unpack(pack(values, packing, rng), values.size, packing)
         except UpdateRejectedError as error:
