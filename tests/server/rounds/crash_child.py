@@ -31,13 +31,17 @@ recipe = "vector"
 rounds = {rounds}
 parameters = {{ n = {n} }}
 [privacy]
-mode = "example"
-epsilon = 8.0
-delta = 1e-5
+{privacy}
 [cohort]
 {cohort}
 """
-COHORTS = {"all": 'rule = "all"', "fixed": 'rule = "fixed"\nsize = 3'}
+COHORTS = {
+    "all": 'rule = "all"',
+    "fixed": 'rule = "fixed"\nsize = 3',
+    "poisson": 'rule = "poisson"\nrate = 0.7',
+}
+EXAMPLE = 'mode = "example"\nepsilon = 8.0\ndelta = 1e-5'
+CENTRAL = 'mode = "central-poisson"\nnoise_multiplier = 2.0\ndelta = 1e-3'
 
 
 def die() -> None:
@@ -58,6 +62,8 @@ class CrashingStore(RoundStore):
 
     def commit(self, commit: Commit) -> str:
         last = commit.plan.round == CRASH_ROUND
+        if last and self.point == "released":
+            die()  # noise was drawn for this round, and nobody has seen it
         if last and self.point == "before-blob":
             die()
         if last and self.point == "after-blob":
@@ -99,7 +105,8 @@ async def main(home: Path, point: str, rule: str) -> None:
     service = JobService(parts)
     await service.start()
     if not await service.recent():
-        job = JOB.format(rounds=ROUNDS, n=PARAMETERS, cohort=COHORTS[rule])
+        privacy = CENTRAL if rule == "poisson" else EXAMPLE
+        job = JOB.format(rounds=ROUNDS, n=PARAMETERS, privacy=privacy, cohort=COHORTS[rule])
         await service.submit(job.encode(), "crash.toml")
     while (await service.recent())[0].state not in ("delivered", "failed"):
         await asyncio.sleep(0.01)

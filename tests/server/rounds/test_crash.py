@@ -87,3 +87,46 @@ def test_a_restart_reuses_the_cohort_that_was_drawn_before_the_kill(tmp_path: Pa
     assert after[: len(planned)] == planned
     took_part = ask(tmp_path, f"select device from contributions where round = {open_round} order by device")
     assert [row[0] for row in took_part] == json.loads(str(planned[-1][1]))
+
+
+CENTRAL_POINTS = ("before-plan", "after-plan", "released", "after-blob", "mid-transaction", "after-commit")
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("point", CENTRAL_POINTS)
+def test_a_kill_in_a_central_round_keeps_the_draw_and_never_charges_twice(tmp_path: Path, point: str) -> None:
+    """Killed between plan and release, the round is released later for the draw and the charge that were reserved."""
+    assert run_server(tmp_path, point, "poisson").returncode == -signal.SIGKILL
+    rounds = ask(tmp_path, "select round, cohort, state from rounds order by round")
+    charges = ask(tmp_path, "select round, state, epsilon from privacy_charges order by round")
+    accounts = ask(tmp_path, "select * from privacy_accounts")
+    done = {"before-plan": 0, "after-plan": 0, "after-commit": 3}.get(point, 2)
+    assert ask(tmp_path, "select rounds_done from jobs") == [(done,)]
+    planned = 0 if point == "before-plan" else done + 1
+    assert [(row[0], row[2]) for row in rounds] == [
+        (n, "committed" if n <= done else "planned") for n in range(1, planned + 1)
+    ]
+    assert [row[:2] for row in charges] == [
+        (n, "charged" if n <= done else "reserved") for n in range(1, planned + 1)
+    ], "a reservation with every plan, a charge with every release"
+
+    resumed = run_server(tmp_path, "none", "poisson")
+
+    assert resumed.returncode == 0, resumed.stderr
+    after = ask(tmp_path, "select round, cohort, state from rounds order by round")
+    assert [row[1] for row in after[:planned]] == [row[1] for row in rounds], (
+        "what was drawn is never drawn again"
+    )
+    assert [row[2] for row in after] == ["committed"] * crash_child.ROUNDS
+    final = ask(tmp_path, "select round, state, epsilon from privacy_charges order by round")
+    assert [row[:2] for row in final] == [(n, "charged") for n in range(1, crash_child.ROUNDS + 1)]
+    assert final[:done] == charges[:done]
+    spent = [float(str(row[2])) for row in final]
+    assert spent == sorted(set(spent))
+    assert ask(tmp_path, "select * from privacy_accounts") == accounts, (
+        "population and noise are those it began with"
+    )
+    for number in range(1, crash_child.ROUNDS + 1):
+        took_part = ask(tmp_path, f"select device from contributions where round = {number} order by device")
+        assert [row[0] for row in took_part] == json.loads(str(after[number - 1][1]))
+    assert ask(tmp_path, "select model_sha256 from jobs") == [(resumed.stdout,)]
