@@ -26,6 +26,7 @@ class Bank:
     """Models of up to ``devices`` devices. Vectors ``(…, n_parameters)`` are in the network's order."""
 
     def __init__(self, network: Network, devices: int, device: torch.device) -> None:
+        self.device = device
         self._devices = devices
         self._n = network.n_parameters
         self._values = torch.zeros(devices * self._n, device=device)

@@ -35,8 +35,8 @@ class Layout:
         return torch.from_numpy(np.array(vector) if self.plain else vector[self._order])
 
     def inward_tensor(self, vector: torch.Tensor) -> torch.Tensor:
-        """Return ``vector`` ``(n,)`` in the kernels' order."""
-        return vector if self.plain else vector[self._order_tensor]
+        """Return ``vector`` ``(…, n)`` in the kernels' order."""
+        return vector if self.plain else vector[..., self._order_tensor]
 
     def outward(self, vector: torch.Tensor, out: Vector) -> None:
         """Write the kernels' ``vector`` to ``out`` in the module's order."""
@@ -44,6 +44,12 @@ class Layout:
             np.copyto(out, vector.numpy())
         else:
             np.take(vector.numpy(), self._back, out=out, mode="clip")
+
+    def outward_rows(self, vectors: torch.Tensor, out: npt.NDArray[np.float32], rows: list[int]) -> None:
+        """Write ``vectors`` ``(k, n)`` to the ``rows`` of ``out``, in the module's order."""
+        found = vectors.cpu().numpy()
+        for row, vector in zip(rows, found, strict=True):
+            self.outward(torch.from_numpy(vector), out[row])
 
 
 class Compiled(NamedTuple):

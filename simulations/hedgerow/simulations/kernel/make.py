@@ -8,6 +8,7 @@ from hedgerow.shared.job import TrainingSpec
 from hedgerow.simulations.kernel.explicit import ExplicitKernel
 from hedgerow.simulations.kernel.protocol import Kernel, KernelName
 from hedgerow.simulations.kernel.reference import ReferenceKernel
+from hedgerow.simulations.kernel.stacked import StackedKernel
 
 
 def make_kernel(
@@ -21,4 +22,6 @@ def make_kernel(
         return ReferenceKernel(recipe, parameters, training)
     if name == "explicit" and device == "cpu":
         return ExplicitKernel(recipe, parameters, training)
+    if name == "stacked":
+        return StackedKernel(recipe, parameters, training, device)
     raise UnsupportedError(f"there is no kernel {name!r} on {device!r}")

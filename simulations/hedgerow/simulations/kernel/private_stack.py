@@ -1,0 +1,71 @@
+"""DP-SGD for many devices side by side: every device draws its own batch and its own noise at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from hedgerow.edge_agent.trainer.plan import StepPlan
+from hedgerow.simulations.kernel.bank import Bank
+from hedgerow.simulations.kernel.compiled import Compiled
+from hedgerow.simulations.kernel.descent import Descent
+from hedgerow.simulations.kernel.draws import step_stream, unit_noise
+from hedgerow.simulations.kernel.program import Programs
+from hedgerow.simulations.kernel.protocol import LocalJob
+from hedgerow.simulations.kernel.schedule import Table
+
+_CHUNK_VALUES = 16 * 1024 * 1024
+"""Per-example gradients held at once (64 MiB): larger batches are taken in parts, their sum is the same."""
+
+
+class PrivateRounds:
+    """The steps of jobs sorted by how many they take, most first; all have a plan."""
+
+    def __init__(self, jobs: Sequence[LocalJob], compiled: Compiled, bank: Bank, programs: Programs) -> None:
+        self._jobs = jobs
+        self._plans: list[StepPlan] = [job.private for job in jobs if job.private is not None]
+        self._compiled, self._bank, self._programs = compiled, bank, programs
+
+    def run(self, table: Table, descent: Descent, batch_size: int) -> None:
+        """Take all steps."""
+        for step in range(self._plans[0].steps if self._plans else 0):
+            active = sum(plan.steps > step for plan in self._plans)
+            self._step(table, step, active)
+            descent.step(active, batch_size)
+
+    def _step(self, table: Table, step: int, active: int) -> None:
+        """Fill the gradients with noisy sums of clipped gradients."""
+        size = self._compiled.network.n_parameters
+        noise = torch.empty((active, size))
+        drawn = []
+        for device in range(active):
+            job, plan = self._jobs[device], self._plans[device]
+            stream = step_stream(job.noise_key, step)
+            drawn.append(stream.poisson_batch(len(job.x), plan.sampling_rate) + table.starts[device])
+            torch.mul(unit_noise(stream, size), plan.noise_multiplier * plan.clip_norm_l2, out=noise[device])
+        self._bank.clear_gradients()
+        longest = max((len(rows) for rows in drawn), default=0)
+        part = max(1, _CHUNK_VALUES // (size * active))
+        for start in range(0, longest, part):
+            self._add(table, [rows[start : start + part] for rows in drawn])
+        inward = self._compiled.layout.inward_tensor(noise)
+        self._bank.add_to_gradients(inward.to(self._bank.device))
+
+    def _add(self, table: Table, drawn: list[np.ndarray[tuple[int], np.dtype[np.int64]]]) -> None:
+        """Add the clipped gradients of these examples, so many for each device; rows are even, so that programs recur."""
+        rows = _even(max(len(examples) for examples in drawn))
+        index = np.full((len(drawn), rows), table.blank, np.int64)
+        for device, examples in enumerate(drawn):
+            index[device, : len(examples)] = examples
+        flat = torch.from_numpy(index.reshape(-1)).to(self._bank.device)
+        program = self._programs.get(len(drawn), rows)
+        target = table.fill(program.x, flat)
+        clips = [[plan.clip_norm_l2] for plan in self._plans[: len(drawn)]]
+        clip = torch.tensor(clips, dtype=torch.float64, device=self._bank.device)
+        program.add_clipped(target, clip, (flat != table.blank).view(-1, 1).float())
+
+
+def _even(rows: int) -> int:
+    return rows + rows % 2
