@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sqlite3
 import subprocess
@@ -17,13 +18,22 @@ import msgspec
 import numpy as np
 from tests.support.agent_profile import CHANNELS, ROWS
 from tests.support.broker import Publisher
-from tests.support.bundles import write_bundle
+from tests.support.bundles import WindowNet, write_bundle
 
 from hedgerow.edge_agent.config import TrainerConfig, read_config, write_config
 from hedgerow.edge_agent.home import AgentHome
 from hedgerow.edge_agent.slots.record import InstalledFile
 from hedgerow.edge_agent.slots.slots import Slots
+from hedgerow.server.app.home import ServerHome
+from hedgerow.server.bus import Bus
 from hedgerow.server.cli.client import OperatorClient
+from hedgerow.server.delivery.keys import KeyFolder
+from hedgerow.server.delivery.repository import TufRepository
+from hedgerow.server.delivery.rollouts import Rollouts
+from hedgerow.server.fleet.desired import DesiredStates
+from hedgerow.server.registry.service import Registry
+from hedgerow.server.store.blobs import Blobs
+from hedgerow.server.store.database import Database
 from hedgerow.shared.bundle import sha256_hex
 from hedgerow.simulations.demo.broker import Broker, free_port
 from hedgerow.simulations.demo.workplace import HEDGEROW, Workplace
@@ -94,10 +104,10 @@ class AgentBed:
         self.bundle = self._install(folder / "bundle")
         self.publisher = Publisher(self.broker)
 
-    def configure(self, *, trainer: bool) -> None:
-        """Set what these tests need: any free port, quick heartbeats, a trainer or none."""
+    def configure(self, *, trainer: bool, max_backoff_s: float = 0.5) -> None:
+        """Set what these tests need: any free port, quick heartbeats, short waits between tries, a trainer or none."""
         config = read_config(self.home.config)
-        link = msgspec.structs.replace(config.link, heartbeat_interval_s=0.5, max_backoff_s=0.5)
+        link = msgspec.structs.replace(config.link, heartbeat_interval_s=0.5, max_backoff_s=max_backoff_s)
         changed = msgspec.structs.replace(
             config, api_port=0, link=link, trainer=TrainerConfig(enabled=trainer)
         )
@@ -117,12 +127,16 @@ class AgentBed:
         self._server.kill()
         self._server.wait()
 
-    def start(self, *, before: str = "", stderr: int | None = None) -> int:
-        """Start the agent, after ``before`` in its process; return its id."""
+    def start(
+        self, *, before: str = "", stderr: int | None = None, environment: dict[str, str] | None = None
+    ) -> int:
+        """Start the agent, after ``before`` in its process, with more in its environment; return its id."""
         code = _WATCHED.format(path=str(self.modules), before=before)
         command = [sys.executable, "-c", code, "agent", "run", "--home", str(self.home.path)]
         with (self.work.logs / "agent.log").open("ab") as log:
-            self.agent = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=stderr or log)
+            self.agent = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stderr=stderr or log, env=os.environ | (environment or {})
+            )
         return self.agent.pid
 
     def stop(self, number: int = signal.SIGTERM) -> int:
@@ -194,6 +208,27 @@ class AgentBed:
             )
         )
         return set(lines)
+
+    def roll_out(self, folder: Path) -> str:
+        """Register another bundle and send every device to it, in the server's folder while no server runs."""
+        home = ServerHome(self.server_home)
+        database = Database(home.database_url(home.read_config()))
+        try:
+            registry = Registry(database, Blobs(home.blobs / "bundles"), Bus())
+            fleet = DesiredStates(database)
+            fleet.load()
+            rollouts = Rollouts(
+                database, Bus(), registry=registry, repository=TufRepository(home.tuf, KeyFolder(home.secrets / "tuf")),
+                desired=fleet, active_devices=lambda: [DEVICE],
+            )  # fmt: skip
+            # The bed's own bundle has the first number.
+            registry.next_version("pump")
+            version = registry.next_version("pump")
+            write_bundle(folder, WindowNet(version), kinds=[("onnxruntime", "int8")], version=version)
+            rollouts.start("pump", registry.register(folder).version)
+        finally:
+            database.close()
+        return sha256_hex((folder / "manifest.json").read_bytes())
 
     def close(self) -> None:
         """End every process."""

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 
 import psutil
 import pytest
 from tests.support.agent_bed import TOPIC, AgentBed, until
 
+from hedgerow.edge_agent.config import LinkConfig
 from hedgerow.edge_agent.samples.store import SampleStore
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.xdist_group("agent-process")]
+OUTAGE_S = 61.0
 NEVER_LOADED = {
     "alembic", "dp_accounting", "fastapi", "flwr", "hedgerow.models", "hedgerow.server", "httpx", "onnx", "opacus",
     "rich", "sqlalchemy", "torch", "tuf", "typer", "zeroconf", "cryptography",
@@ -160,6 +163,40 @@ def test_broker_and_server_come_back_and_what_happened_meanwhile_arrives(bed: Ag
 
     until(lambda: len(bed.events("alarm")) > before)
     until(lambda: serving(bed))
+
+
+@pytest.mark.timeout(300)
+def test_broker_and_server_gone_for_more_than_a_minute_cost_nothing_that_was_committed(bed: AgentBed) -> None:
+    """With the waits between tries that an agent has by default, which grow to half a minute."""
+    bed.configure(trainer=False, max_backoff_s=LinkConfig().max_backoff_s)
+    try:
+        bed.start()
+        until(lambda: serving(bed))
+        bed.publish(40)
+        before = len(bed.events("alarm"))
+        bed.kill_server()
+        alarm_and_calm(bed)
+        until(lambda: bed.waiting("alarm") and bed.waiting("alarm-cleared"))
+        stored = bed.status()["samples"]["window"]
+        bed.broker.stop()
+        gone_until = time.monotonic() + OUTAGE_S
+        until(lambda: broker_is(bed, connected=False))
+        answers = 0
+        while time.monotonic() < gone_until:
+            answers += bed.answer().get("reason") == "champion"
+            time.sleep(0.5)
+        assert answers > 20, "it serves on"
+        bed.broker.start()
+        bed.start_server()
+
+        until(lambda: serving(bed), 2 * OUTAGE_S)
+        until(lambda: len(bed.events("alarm")) > before)
+        until(lambda: bed.status().get("outbox_pending") == 0)
+        assert bed.waiting("alarm") == 0
+        bed.publish(40)
+        until(lambda: bed.status().get("samples", {}).get("window", 0) >= stored + 39)
+    finally:
+        bed.configure(trainer=False)
 
 
 def test_disk_that_refuses_every_write_does_not_stop_it_from_serving(bed: AgentBed) -> None:

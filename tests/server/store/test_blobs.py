@@ -35,7 +35,7 @@ def test_content_then_name_then_folder_reach_the_disk(blobs: Blobs, monkeypatch:
     fsync, replace = os.fsync, Path.replace
 
     def seen_fsync(descriptor: int) -> None:
-        order.append(("sync", Path(os.readlink(f"/proc/self/fd/{descriptor}")).name))
+        order.append(("sync", Path(f"/proc/self/fd/{descriptor}").readlink().name))
         fsync(descriptor)
 
     def seen_replace(path: Path, target: Path) -> Path:
