@@ -40,10 +40,13 @@ class Airspace:
         self._run = run
         self._state = state
         if state.flight is None:
-            state.flight = Flight(legs=[], begun=0, models={}, used=[])
+            state.flight = Flight(legs=[], asked=0, models={}, used=[])
         self._flight = state.flight
         self._trip: Trip = trip_of(run, state.round + 1)
         self._able = run.world.fits(run.setting.n) & (_counts(run, state) > 0)
+        if run.mechanism.mode == "example":
+            # As its own ledger would: a device charges no more rounds than the job planned.
+            self._able &= state.totals.rounds < run.rounds
         self.begun: list[int] = []
         self.arrived: list[Leg] = []
         self.lost = 0
@@ -74,6 +77,8 @@ class Airspace:
         self.energy_j += float(self._trip.energy_j[device])
         if leg.dropped:
             self.lost += 1
+            # Nothing of it came: it may try this version again.
+            self._flight.used = [one for one in self._flight.used if one != device]
             return
         state.totals.bytes_up[device] += self._run.setting.bytes_up
         self.arrived.append(leg)
@@ -85,7 +90,7 @@ class Airspace:
     def _begin(self) -> bool:
         """Let one more device begin; return whether there was one."""
         run, state, flight = self._run, self._state, self._flight
-        number = flight.begun
+        number, flight.asked = flight.asked, flight.asked + 1
         free = self._able & run.world.there(number + 1, state.simulated_s)
         free[[leg.device for leg in flight.legs]] = False
         free[flight.used] = False
@@ -100,7 +105,6 @@ class Airspace:
         dropped = bool(run.world.dropped(number + 1)[device])
         takes_s = run.setting.scenario.job.deadlines.round_s if dropped else float(self._trip.total_s[device])
         heapq.heappush(flight.legs, Leg(state.simulated_s + takes_s, number, device, state.round, dropped))
-        flight.begun += 1
         flight.models.setdefault(state.round, model_bytes(state.model))
         state.totals.rounds[device] += 1
         state.totals.bytes_down[device] += run.setting.bytes_down

@@ -19,12 +19,12 @@ class Leg(msgspec.Struct, frozen=True, order=True):
 
 
 class Flight(msgspec.Struct):
-    """``legs`` is a heap. ``begun`` counts legs. ``models`` holds, by version, what legs began from: float32 bytes.
+    """``legs`` is a heap. ``asked`` counts how often a device was looked for. ``models`` holds, by version, what legs began from: float32 bytes.
 
     ``used`` are the devices that began on the newest version.
     """
 
     legs: list[Leg]
-    begun: int
+    asked: int
     models: dict[int, bytes]
     used: list[int]
