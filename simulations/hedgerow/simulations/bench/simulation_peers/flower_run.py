@@ -80,6 +80,8 @@ class FlowerRounds:
     """Rounds of FedAvg on a running grid."""
 
     def __init__(self, task: PeerTask, grid: Grid) -> None:
+        while len(list(grid.get_node_ids())) < task.devices:  # they are registered while a ServerApp starts
+            time.sleep(0.02)
         self._task = task
         self._grid = grid
         self._net = make_net(task.net)
