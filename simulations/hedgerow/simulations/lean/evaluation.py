@@ -47,7 +47,7 @@ def device_scores(
 ) -> DeviceScores:
     """Return the scores of ``model`` on each device's own held-out examples, in the order asked for."""
     shared.models.array(1, world.n)[0] = model
-    test = world.population.device_test
+    test = world.population.test_at(round)
     counts = [1 + (0 if test is None else test.count(device)) for device in devices]
     parts = stretches(counts, ROWS)
     orders = [encoder.encode(ScoreOrder(tuple(int(d) for d in devices[part]), round)) for part in parts]

@@ -43,7 +43,7 @@ class Scoring:
         return Scored(order.devices, tuple(loss for loss, _ in scores), tuple(hits for _, hits in scores))
 
     def _device(self, model: Vector, device: int, round: int) -> tuple[float, float]:
-        test = self._world.population.device_test
+        test = self._world.population.test_at(round)
         if test is None or test.count(device) == 0:
             return math.nan, math.nan
         x, y = test.of(device)

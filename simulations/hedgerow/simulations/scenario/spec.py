@@ -31,7 +31,8 @@ class PartitionSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     ``iid``: equal shares at random. ``dirichlet``: each class divided by a Dirichlet(``alpha``) draw (Hsu, Qi and Brown
     2019, section 3). ``label``: ``labels_per_device`` classes on each (McMahan et al. 2017, section 3). ``group``: by the
-    source's own groups, whole groups to a device. ``quantity``: shares of sizes Dirichlet(``alpha``), same mixture.
+    source's own groups, whole groups to a device (with fewer groups than devices, a group to several). ``quantity``:
+    shares of sizes Dirichlet(``alpha``), same mixture.
     ``natural``: as the source gives them (one pump, one file, one folder a device). ``min_examples``: no device has fewer.
     """
 

@@ -26,8 +26,7 @@ def fit_images(images: Bytes, white: int, request: Request) -> Array:
         if spec.elements != math.prod(shape):
             raise request.wrong("source", _sizes(shape, spec.shape, "inputs"))
         vectors = images.reshape(len(images), -1).astype(np.float32)
-        vectors /= np.float32(white)
-        return vectors
+        return np.asarray(vectors / np.float32(white))
     if spec.dtype != "uint8" or spec.kind != "image":
         raise request.wrong("source", f"gives images; recipe {request.recipe.name!r} takes {spec.kind} data")
     if spec.shape != shape:
@@ -36,7 +35,7 @@ def fit_images(images: Bytes, white: int, request: Request) -> Array:
     brightest = int(found.group(1)) if found else white
     if brightest == white:
         return images
-    return np.rint(images.astype(np.float32) * np.float32(brightest / white)).astype(np.uint8)
+    return np.asarray(np.rint(images.astype(np.float32) * np.float32(brightest / white)), np.uint8)
 
 
 def fit_vectors(vectors: Floats, request: Request) -> Floats:
