@@ -91,4 +91,5 @@ class Adder:
 
 def as_doubles(total: Ints, exponent: int) -> Doubles:
     """Return the sum that ``total`` stands for, float64 ``(n,)``, rounded once."""
-    return np.ldexp(total.astype(np.float64), -exponent)
+    doubles = total.astype(np.float64)
+    return np.ldexp(doubles, -exponent, out=doubles)
