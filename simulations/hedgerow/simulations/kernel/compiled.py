@@ -35,8 +35,8 @@ class Layout:
         return torch.from_numpy(np.array(vector) if self.plain else vector[self._order])
 
     def inward_tensor(self, vector: torch.Tensor) -> torch.Tensor:
-        """Return ``vector`` ``(…, n)`` in the kernels' order."""
-        return vector if self.plain else vector[..., self._order_tensor]
+        """Return ``vector`` ``(k, n)`` in the kernels' order."""
+        return vector if self.plain else torch.gather(vector, 1, self._order_tensor.expand(len(vector), -1))
 
     def outward(self, vector: torch.Tensor, out: Vector) -> None:
         """Write the kernels' ``vector`` to ``out`` in the module's order."""

@@ -15,7 +15,7 @@ from hedgerow.simulations.kernel.bank import Bank
 from hedgerow.simulations.kernel.batches import count_batches, epoch_orders
 from hedgerow.simulations.kernel.compiled import Compiled, compile_recipe, grad_mode
 from hedgerow.simulations.kernel.descent import Descent
-from hedgerow.simulations.kernel.draws import step_stream, unit_noise
+from hedgerow.simulations.kernel.draws import job_stream, noise_words, normal_draws
 from hedgerow.simulations.kernel.evaluate import Evaluator
 from hedgerow.simulations.kernel.program import Program, Programs
 from hedgerow.simulations.kernel.protocol import KernelName, LocalJob, LocalResult, Vector
@@ -99,16 +99,16 @@ class _Trainer:
         self, job: LocalJob, plan: StepPlan, x: torch.Tensor, target: torch.Tensor | None
     ) -> LocalResult:
         clip = torch.full((1, 1), plan.clip_norm_l2, dtype=torch.float64)
-        sigma = plan.noise_multiplier * plan.clip_norm_l2
-        for step in range(plan.steps):
-            stream = step_stream(job.noise_key, step)
+        sigma, size = plan.noise_multiplier * plan.clip_norm_l2, self._compiled.network.n_parameters
+        stream = job_stream(job.noise_key)
+        for _ in range(plan.steps):
             drawn = torch.from_numpy(stream.poisson_batch(len(x), plan.sampling_rate))
             self._bank.clear_gradients()
             for chosen in drawn.split(self._part) if len(drawn) else ():
                 program, rows = self._load(x, target, chosen)
                 program.add_clipped(rows, clip, 1.0)
-            noise = unit_noise(stream, self._compiled.network.n_parameters).mul_(sigma)
-            self._bank.add_to_gradients(self._compiled.layout.inward_tensor(noise)[None])
+            noise = normal_draws(noise_words(stream, size)[None], size).mul_(sigma)
+            self._bank.add_to_gradients(self._compiled.layout.inward_tensor(noise))
             self._descent.step(1, self._spec.batch_size)
         return LocalResult(float("nan"), plan.steps)
 

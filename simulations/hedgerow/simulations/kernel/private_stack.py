@@ -11,7 +11,7 @@ from hedgerow.edge_agent.trainer.plan import StepPlan
 from hedgerow.simulations.kernel.bank import Bank
 from hedgerow.simulations.kernel.compiled import Compiled
 from hedgerow.simulations.kernel.descent import Descent
-from hedgerow.simulations.kernel.draws import step_stream, unit_noise
+from hedgerow.simulations.kernel.draws import job_stream, noise_words, normal_draws
 from hedgerow.simulations.kernel.program import Programs
 from hedgerow.simulations.kernel.protocol import LocalJob
 from hedgerow.simulations.kernel.schedule import Table
@@ -26,25 +26,26 @@ class PrivateRounds:
     def __init__(self, jobs: Sequence[LocalJob], compiled: Compiled, bank: Bank, programs: Programs) -> None:
         self._jobs = jobs
         self._plans: list[StepPlan] = [job.private for job in jobs if job.private is not None]
+        self._streams = [job_stream(job.noise_key) for job in jobs]
         self._compiled, self._bank, self._programs = compiled, bank, programs
 
     def run(self, table: Table, descent: Descent, batch_size: int) -> None:
         """Take all steps."""
         for step in range(self._plans[0].steps if self._plans else 0):
             active = sum(plan.steps > step for plan in self._plans)
-            self._step(table, step, active)
+            self._step(table, active)
             descent.step(active, batch_size)
 
-    def _step(self, table: Table, step: int, active: int) -> None:
+    def _step(self, table: Table, active: int) -> None:
         """Fill the gradients with noisy sums of clipped gradients."""
         size = self._compiled.network.n_parameters
-        noise = torch.empty((active, size))
-        drawn = []
-        for device in range(active):
-            job, plan = self._jobs[device], self._plans[device]
-            stream = step_stream(job.noise_key, step)
-            drawn.append(stream.poisson_batch(len(job.x), plan.sampling_rate) + table.starts[device])
-            torch.mul(unit_noise(stream, size), plan.noise_multiplier * plan.clip_norm_l2, out=noise[device])
+        words, drawn = [], []
+        for device, stream in enumerate(self._streams[:active]):
+            rate = self._plans[device].sampling_rate
+            drawn.append(stream.poisson_batch(len(self._jobs[device].x), rate) + table.starts[device])
+            words.append(noise_words(stream, size))
+        sigma = torch.tensor([[p.noise_multiplier * p.clip_norm_l2] for p in self._plans[:active]])
+        noise = normal_draws(np.stack(words), size).mul_(sigma)
         self._bank.clear_gradients()
         longest = max((len(rows) for rows in drawn), default=0)
         part = max(1, _CHUNK_VALUES // (size * active))

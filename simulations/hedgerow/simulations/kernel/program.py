@@ -12,13 +12,12 @@ from hedgerow.simulations.kernel.buffers import Buffers
 from hedgerow.simulations.kernel.compiled import CLIP_SLACK, Compiled
 from hedgerow.simulations.kernel.losses import Scale
 from hedgerow.simulations.kernel.network import Conv, Dense, Layer, Pool
-from hedgerow.simulations.kernel.steps.conv import FirstConvStep, GemmConvStep, NativeConvStep
+from hedgerow.simulations.kernel.steps.conv import FirstConvStep
 from hedgerow.simulations.kernel.steps.dense import DenseStep
+from hedgerow.simulations.kernel.steps.gemm_conv import GemmConvStep
+from hedgerow.simulations.kernel.steps.native_conv import NativeConvStep
 from hedgerow.simulations.kernel.steps.pool import PoolStep
 from hedgerow.simulations.kernel.steps.step import OwnerStep, Place, ReluStep, Step
-
-_LANES = 16
-"""oneDNN's convolutions are at their best where channels fill its vectors; elsewhere the gemm is faster by half."""
 
 
 class Program:
@@ -37,7 +36,7 @@ class Program:
             step = _bind(layer, Place(str(number), devices, rows, bank, buffers), flat)
             steps.append(step)
             flat = step.y
-            if isinstance(step, DenseStep | FirstConvStep | GemmConvStep):
+            if isinstance(step, DenseStep | FirstConvStep | GemmConvStep | NativeConvStep):
                 self._owners.append(step)
         self._loss, self._output = compiled.loss, flat
         self._output_gradient = buffers.take("output.g", len(flat), flat.shape[1])
@@ -53,7 +52,7 @@ class Program:
             if wanted is None:
                 break
             wanted = step.attach(wanted)
-            if isinstance(step, DenseStep | FirstConvStep | GemmConvStep):
+            if isinstance(step, DenseStep | FirstConvStep | GemmConvStep | NativeConvStep):
                 self._backward.append(step.gradient)
             if wanted is not None:
                 self._backward.append(step.back)
@@ -102,8 +101,7 @@ def _bind(layer: Layer, place: Place, x: torch.Tensor) -> Step:
         return ReluStep(x)
     if layer.first:
         return FirstConvStep(layer, place, x)
-    whole = layer.channels % _LANES == 0 and layer.filters % _LANES == 0
-    if place.devices == 1 and whole and x.device.type == "cpu":
+    if NativeConvStep.fits(layer, place, x):
         return NativeConvStep(layer, place, x)
     return GemmConvStep(layer, place, x)
 

@@ -12,7 +12,7 @@ class PoolStep:
     """torch's own kernel: where values tie, the first in reading order gets the gradient, as in training by autograd."""
 
     def __init__(self, layer: Pool, place: Place, x: torch.Tensor) -> None:
-        self._layer, self._place = layer, place
+        self._layer, self._x = layer, x
         self._x4 = self._view(x, layer.size)
         self.y = place.take("y", layer.out[0] * layer.out[1] * layer.channels)
         self._y4 = self._view(self.y, layer.out)
@@ -23,12 +23,9 @@ class PoolStep:
         return flat.view(-1, *size, self._layer.channels).permute(0, 3, 1, 2)
 
     def attach(self, gy: torch.Tensor) -> torch.Tensor | None:
-        """See ``Step``."""
+        """See ``Step``. The input's gradient takes the input's place: only where the maxima were is needed."""
         self._gy4 = self._view(gy, self._layer.out)
-        size = self._layer.size
-        gx = self._place.take("gx", size[0] * size[1] * self._layer.channels)
-        self._gx4 = self._view(gx, size)
-        return gx
+        return self._x
 
     def forward(self) -> None:
         """See ``Step``."""
@@ -39,5 +36,5 @@ class PoolStep:
     def back(self) -> None:
         """See ``Step``."""
         torch.ops.aten.max_pool2d_with_indices_backward.grad_input(
-            self._gy4, self._x4, *self._options, self._which, grad_input=self._gx4
+            self._gy4, self._x4, *self._options, self._which, grad_input=self._x4
         )

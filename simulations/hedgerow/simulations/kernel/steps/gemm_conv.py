@@ -1,0 +1,93 @@
+"""Convolutions as batched gemms over unfolded inputs."""
+
+from __future__ import annotations
+
+import torch
+
+from hedgerow.simulations.kernel.network import Conv
+from hedgerow.simulations.kernel.steps.conv import ConvStep
+from hedgerow.simulations.kernel.steps.step import Place, multiply
+
+
+class GemmConvStep(ConvStep):
+    """Reads and writes channels last; weights ``(devices, filters, taps)``, taps in the order ``(kh, kw, channels)``."""
+
+    def __init__(self, layer: Conv, place: Place, x: torch.Tensor) -> None:
+        super().__init__(layer, place, layer.filters, layer.taps)
+        (high, wide), (above, left) = layer.size, layer.padding
+        self._wide = (high + 2 * above, wide + 2 * left)
+        self._window = (slice(None), slice(above, above + high), slice(left, left + wide))
+        self._x = x.view(-1, high, wide, layer.channels)
+        padded = place.take("padded", *self._wide, layer.channels)
+        self._inside = padded[self._window]
+        column = layer.channels
+        row = self._wide[1] * column
+        self._taps = padded.as_strided(
+            (place.examples, *layer.out, layer.kernel[0], layer.kernel[1] * column),
+            (self._wide[0] * row, layer.stride[0] * row, layer.stride[1] * column, row, 1),
+        )
+        flat = place.take("taps", self._positions * layer.taps)
+        self._unfolded = flat.view(self._taps.shape)
+        self._by_example = flat.view(place.examples, self._positions, layer.taps)
+        self._x3 = flat.view(place.devices, place.rows * self._positions, layer.taps)
+        self._wt = self._own.w.transpose(1, 2)
+
+    def attach(self, gy: torch.Tensor) -> torch.Tensor | None:
+        """See ``Step``."""
+        self._watch(gy)
+        layer, place = self._layer, self._place
+        self._gyt = self._gy3.transpose(1, 2)
+        gtaps = place.take("gtaps", self._positions * layer.taps)
+        self._gtaps3 = gtaps.view(self._x3.shape)
+        self._gpadded = place.take("gpadded", *self._wide, layer.channels)
+        self._folds = _folds(layer, gtaps, self._gpadded)
+        gx = place.take("gx", layer.size[0] * layer.size[1] * layer.channels)
+        self._gx4 = gx.view(self._x.shape)
+        return gx
+
+    def forward(self) -> None:
+        """See ``Step``."""
+        self._unfold()
+        multiply(self._bias, self._x3, self._wt, self._y3)
+
+    def back(self) -> None:
+        """See ``Step``. What several outputs read gets the sum of what they give."""
+        torch.bmm(self._gy3, self._own.w, out=self._gtaps3)
+        self._gpadded.zero_()
+        for target, source in self._folds:
+            target.add_(source)
+        self._gx4.copy_(self._gpadded[self._window])
+
+    def gradient(self) -> None:
+        """See ``OwnerStep``."""
+        torch.bmm(self._gyt, self._x3, out=self._own.gw)
+        self._sum_biases()
+
+    def add_norms(self, total: torch.Tensor) -> None:
+        """See ``OwnerStep``."""
+        self._norms_of(torch.bmm(self._gy_each.transpose(1, 2), self._by_example), total)
+
+    def _unfold(self) -> None:
+        self._inside.copy_(self._x)
+        self._unfolded.copy_(self._taps)
+
+
+def _folds(layer: Conv, gtaps: torch.Tensor, padded: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return pairs (part of ``padded``, part of ``gtaps``) to be added, such that none writes one place twice.
+
+    Taps within a stride's width never meet, so that they go together: ⌈k / stride⌉² additions instead of k².
+    """
+    (kh, kw), (down, across), (high, wide) = layer.kernel, layer.stride, layer.out
+    taps = gtaps.view(-1, high, wide, kh, kw, layer.channels)
+    image, row, column, value = padded.stride()
+    pairs = []
+    for top in range(0, kh, down):
+        for left in range(0, kw, across):
+            source = taps[:, :, :, top : top + down, left : left + across]
+            target = padded.as_strided(
+                source.shape,
+                (image, down * row, across * column, row, column, value),
+                padded.storage_offset() + top * row + left * column,
+            )
+            pairs.append((target, source))
+    return pairs
