@@ -109,7 +109,7 @@ def test_spending_is_the_largest_over_devices() -> None:
     spending.add([Charge(DpSgdSteps(0.1, 1.5, 3), (0, 1)), Charge(DpSgdSteps(0.2, 1.2, 2), (2,))])
     spending.add([Charge(DpSgdSteps(0.1, 1.5, 3), (1,))])
     expected = max(epsilon([DpSgdSteps(0.1, 1.5, 6)], 1e-4), epsilon([DpSgdSteps(0.2, 1.2, 2)], 1e-4))
-    assert spending.epsilon(1e-4) == pytest.approx(expected)
+    assert expected <= spending.epsilon(1e-4) <= expected + 1e-3
     assert spending.epsilon_now(1e-4) == pytest.approx(expected, rel=1e-3)
 
 
@@ -139,13 +139,15 @@ def test_an_event_that_nobody_here_makes_is_refused() -> None:
         Spending(1).add([Charge(GaussianRelease(1.0))])
 
 
-@pytest.mark.parametrize("rate", [0.01, 0.3, 1.0])
-@pytest.mark.parametrize("count", [1, 40])
+@pytest.mark.parametrize(("rate", "count"), [(0.01, 40), (0.3, 1), (1.0, 40)])
 def test_the_curve_is_an_upper_bound_close_to_the_accounting(rate: float, count: int) -> None:
     events: tuple[PrivacyEvent, ...] = (DpSgdSteps(rate, 1.3, count),)
     exact = epsilon(events, 1e-5)
     assert exact * (1 - 1e-9) <= curve(events, 1e-5) <= exact + 1e-3
     assert curve((CentralRounds(rate, 1.3, count),), 1e-5) == curve(events, 1e-5)
+    if rate < 1:
+        replaced = epsilon(events, 1e-5, "pld", "replace")
+        assert replaced * (1 - 1e-9) <= curve(events, 1e-5, "replace") <= replaced + 1e-3
 
 
 def test_the_curve_grows() -> None:

@@ -134,7 +134,7 @@ def test_central_noise_is_calibrated_to_a_target() -> None:
 
 def test_a_plan_that_protects_nobody_is_refused() -> None:
     with pytest.raises(BudgetError, match=r"protects nobody"):
-        opened(central(privacy={"noise_multiplier": 0.05}, job={"rounds": 1000}))
+        opened(central(privacy={"noise_multiplier": 0.3}, job={"rounds": 30}))
 
 
 def test_coins_are_thrown_for_absent_devices_too() -> None:
@@ -182,7 +182,7 @@ def test_a_device_whose_delta_is_too_large_declines() -> None:
 
 def test_example_epsilon_is_the_largest_over_devices_of_what_each_really_did() -> None:
     job = {"privacy": EXAMPLE, "rounds": 4, "cohort": {"rule": "fixed", "size": 2}}
-    setting = tiny_setting(tiny_scenario(4, job=job), counts=(4, 9, 17, 33))
+    setting = tiny_setting(tiny_scenario(4, job=job), counts=(4, 4, 9, 9))
     run = opened(setting)
     state = run.begin()
     records = [play_round(run, state) for _ in range(4)]
@@ -198,7 +198,7 @@ def test_example_epsilon_is_the_largest_over_devices_of_what_each_really_did() -
     grown = [record.epsilon for record in records]
     assert grown == sorted(grown)  # type: ignore[type-var]
     summary = run.mechanism.summary(run.spending)
-    assert summary.epsilon == pytest.approx(max(spent))
+    assert max(spent) <= summary.epsilon <= max(spent) + 1e-3  # type: ignore[operator]
     assert summary.claim == "simulated, no claim"
     assert summary.epsilon <= 4.0  # type: ignore[operator]
 

@@ -213,7 +213,7 @@ def test_training_that_falls_apart_everywhere_names_the_learning_rate_and_the_ro
     job = {"training": {"batch_size": 2, "learning_rate": 1e30, "local_epochs": 5}}
     run = opened(tiny_setting(tiny_scenario(4, job=job)))
     with pytest.raises(
-        ContentError, match=r"round 1: none of 4 devices.*job\.training\.learning_rate = 1e\+30"
+        ContentError, match=r"round 1: none of 4 honest devices.*job\.training\.learning_rate = 1e\+30"
     ):
         play_round(run, run.begin())
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from hedgerow.shared.privacy.accounting import CALIBRATION_INTERVAL, epsilon
+from hedgerow.shared.privacy.accounting import CALIBRATION_INTERVAL, Relation, epsilon
 from hedgerow.shared.privacy.events import CentralRounds, DpSgdSteps, PrivacyEvent
 
 
 @functools.lru_cache(maxsize=4096)
-def curve(events: tuple[PrivacyEvent, ...], delta: float) -> float:
-    """Return an upper bound of ε at ``delta`` of ``events``, add or remove one (or zero-out), by PLD."""
+def curve(events: tuple[PrivacyEvent, ...], delta: float, relation: Relation = "add-remove") -> float:
+    """Return an upper bound of ε at ``delta`` of ``events`` by PLD."""
     match events:
         case ():
             return 0.0
@@ -24,14 +24,21 @@ def curve(events: tuple[PrivacyEvent, ...], delta: float) -> float:
         case (CentralRounds(sampling_rate=rate, noise_multiplier=noise, rounds=count),):
             pass
         case _:
-            return epsilon(events, delta)
-    return float(_one_step(rate, noise).self_compose(count).get_epsilon_for_delta(delta))
+            return epsilon(events, delta, "pld", relation)
+    return float(_one_step(rate, noise, relation).self_compose(count).get_epsilon_for_delta(delta))
 
 
 @functools.lru_cache(maxsize=64)
-def _one_step(rate: float, noise: float) -> Any:
+def _one_step(rate: float, noise: float, relation: Relation) -> Any:
+    from dp_accounting import NeighboringRelation
     from dp_accounting.pld import privacy_loss_distribution
 
+    neighbours = (
+        NeighboringRelation.REPLACE_ONE if relation == "replace" else NeighboringRelation.ADD_OR_REMOVE_ONE
+    )
     return privacy_loss_distribution.from_gaussian_mechanism(
-        noise, value_discretization_interval=CALIBRATION_INTERVAL, sampling_prob=rate
+        noise,
+        value_discretization_interval=CALIBRATION_INTERVAL,
+        sampling_prob=rate,
+        neighboring_relation=neighbours,
     )

@@ -44,7 +44,7 @@ def result_of(
 ) -> Result:
     """Return the result of a run as far as it came. ``with_devices`` asks the engine for their last scores."""
     setting, scenario = run.setting, run.setting.scenario
-    return Result(
+    result = Result(
         name=scenario.name,
         engine=run.engine.name,
         state=ended,
@@ -70,6 +70,8 @@ def result_of(
         wall_s=state.wall_s,
         folder="" if folder is None else str(folder),
     )
+    # Plain values hold tuples where JSON has lists: what is returned is what can be read back.
+    return msgspec.json.decode(msgspec.json.encode(result), type=Result)
 
 
 def device_records(run: Run, state: State, scored: bool) -> tuple[DeviceRecord, ...]:

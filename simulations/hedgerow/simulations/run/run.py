@@ -99,11 +99,12 @@ class Run:
             return Answer(np.zeros(self.setting.n), 0.0, 0, (), {})
         answer = self.engine.train(batch)
         honest = [o for o, t in zip(answer.outcomes, batch.tasks, strict=True) if t.attack is None]
-        if honest and all(outcome.rejected == "non-finite" for outcome in honest):
-            training = self.setting.scenario.job.training
+        if honest and all(outcome.rejected is not None for outcome in honest):
+            reasons = ", ".join(sorted({str(outcome.rejected) for outcome in honest}))
+            rate = self.setting.scenario.job.training.learning_rate
             raise ContentError(
-                f"round {round}: none of {len(honest)} devices sent an update that is finite; job.training.learning_rate = "
-                f"{training.learning_rate:g} is likely too large for this recipe and these examples: lower it"
+                f"round {round}: none of {len(honest)} honest devices sent an update that can count ({reasons}); "
+                f"job.training.learning_rate = {rate:g} is likely too large for this recipe and these examples: lower it"
             )
         return answer
 

@@ -61,8 +61,14 @@ class Spending:
     def epsilon(
         self, delta: float, accountant: Accountant = "pld", relation: Relation = "add-remove"
     ) -> float:
-        """Return ε of the device that paid most. Raises UnsupportedError where the accountant cannot tell."""
-        return max((epsilon(events, delta, accountant, relation) for events in self.heaviest()), default=0.0)
+        """Return ε of the device that paid most; by PLD on the finer grid where all devices paid the same, else on the coarser.
+
+        Raises UnsupportedError where the accountant cannot tell.
+        """
+        heaviest = self.heaviest()
+        if accountant == "pld" and len(heaviest) > 1:
+            return max(curve(events, delta, relation) for events in heaviest)
+        return max((epsilon(events, delta, accountant, relation) for events in heaviest), default=0.0)
 
 
 def _undominated(rows: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
