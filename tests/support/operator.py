@@ -65,6 +65,13 @@ def round_view(number: int, score: float = 0.7, epsilon: float | None = 1.0) -> 
     )
 
 
+def withheld_round(number: int, epsilon: float = 1.0) -> RoundView:
+    """Return a committed round of a central privacy mode: counts and bytes are told to nobody."""
+    return RoundView(
+        number, NOW + number, 1.5, None, None, None, None, {}, None, None, {"auroc": 0.7}, epsilon
+    )
+
+
 def model(version: int = 2, aliases: tuple[str, ...] = ("champion",)) -> ModelView:
     """Return a registered version."""
     return ModelView(

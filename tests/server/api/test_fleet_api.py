@@ -17,6 +17,7 @@ from tests.support.operator import (
     model,
     operator_listener,
     round_view,
+    withheld_round,
 )
 
 from hedgerow.server.api.operators import Role
@@ -148,6 +149,16 @@ def test_the_openapi_document_lists_every_path(listener: OperatorListener) -> No
         document["paths"]
     )
     assert "JobView" in document["components"]["schemas"]
+
+
+def test_metrics_have_no_count_of_a_round_that_withholds_them(tmp_path: Path) -> None:
+    record = RecordInMemory([], [job(mode="central-poisson")], {"j1": [withheld_round(2)]})
+    with operator_listener(tmp_path, record) as running:
+        text = get(running, "/metrics").text
+
+    assert "hedgerow_round_number 2.0" in text
+    assert "hedgerow_round_devices{" not in text
+    assert "hedgerow_privacy_epsilon_max 2.5" in text
 
 
 def test_metrics_name_no_device_and_grow_with_no_fleet(listener: OperatorListener) -> None:

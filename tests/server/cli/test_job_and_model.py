@@ -10,7 +10,15 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.support.operator import OperatorListener, RecordInMemory, job, model, operator_listener, round_view
+from tests.support.operator import (
+    OperatorListener,
+    RecordInMemory,
+    job,
+    model,
+    operator_listener,
+    round_view,
+    withheld_round,
+)
 
 from hedgerow.server.api.operators import Role
 from hedgerow.server.cli import job as job_command
@@ -52,6 +60,22 @@ def test_a_job_is_shown_with_its_rounds(
     text = capsys.readouterr().out
     assert "round 2/8  4/5 devices" in text
     assert "rejected: non-finite 1" in text
+
+
+def test_the_rounds_of_a_central_job_are_shown_without_their_counts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    record = RecordInMemory([], [job(mode="central-poisson")], {"j1": [withheld_round(1, 2.25)]})
+    with operator_listener(tmp_path, record) as running:
+        assert job_command.main(["show", "j1", *at(running)]) == 0
+        text = capsys.readouterr().out
+        assert job_command.main(["list", *at(running)]) == 0
+
+    assert "round 1/8  counts withheld  1.50 s" in text
+    assert "ε 2.25" in text
+    assert " up, " not in text
+    assert "central-poisson" in capsys.readouterr().out
 
 
 def test_submitting_sends_the_file(

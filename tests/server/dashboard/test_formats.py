@@ -15,6 +15,15 @@ def test_sizes(n: int, text: str) -> None:
     assert formats.size(n) == text
 
 
+@pytest.mark.parametrize(("n", "text"), [(0, "0"), (12345, "12345"), (None, "–")])
+def test_counts(n: int | None, text: str) -> None:
+    assert formats.whole(n) == text
+
+
+def test_a_size_that_is_withheld_is_a_dash() -> None:
+    assert formats.size(None) == "–"
+
+
 def test_times_are_utc_and_none_is_a_dash() -> None:
     assert formats.when(1_767_323_045_000_000) == "2026-01-02 03:04:05 UTC"
     assert formats.when(None) == "–"

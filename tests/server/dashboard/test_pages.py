@@ -18,6 +18,7 @@ from tests.support.operator import (
     model,
     operator_listener,
     round_view,
+    withheld_round,
 )
 
 from hedgerow.server.api.operators import Role
@@ -99,6 +100,21 @@ def test_the_job_page_shows_curve_and_epsilon(listener: OperatorListener) -> Non
     assert re.search(r'data-testid="epsilon">2\.5<', page)
     assert page.count('data-testid="round-row"') == 2
     assert "pump-1" not in page
+
+
+def test_the_page_of_a_central_job_shows_epsilon_and_no_count(tmp_path: Path) -> None:
+    asked = job(mode="central-poisson", epsilon=2.5, epsilon_asked=4.0)
+    record = RecordInMemory([], [asked], {"j1": [withheld_round(1), withheld_round(2, 2.5)]})
+    with operator_listener(tmp_path, record) as running:
+        page = signed_in(running).get("/jobs/j1").text
+
+    row = page[page.index('data-testid="round-row"') :].partition("</tr>")[0]
+    assert row.count("<td>–</td>") == 4
+    assert "– / –" in row
+    assert "2.5" in row
+    assert "counts are withheld as well" in page
+    assert "charged to every device" in page
+    assert "largest over devices" not in page
 
 
 def test_empty_states_name_the_next_command(tmp_path: Path) -> None:

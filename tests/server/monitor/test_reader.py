@@ -13,6 +13,8 @@ from tests.support.server_parts import Parts
 
 from hedgerow.server.jobs.store import JobStore
 from hedgerow.server.monitor.reader import ServerReader, Sources
+from hedgerow.server.rounds.tables import RoundRow
+from hedgerow.server.store.database import utc_now
 from hedgerow.shared.job import Job, PrivacySpec
 from hedgerow.shared.messages import (
     BundleReport,
@@ -140,6 +142,37 @@ def test_a_job_is_shown_with_what_it_asked_for(reader: ServerReader, parts: Part
         None,
     )
     assert (view.mode, view.epsilon_asked, view.delta_asked, view.epsilon) == ("example", 8.0, 1e-5, None)
+
+
+@pytest.mark.parametrize(
+    ("privacy", "withheld"),
+    [
+        (PrivacySpec("central-poisson", 2.0, 1e-5), True),
+        (PrivacySpec("example", 8.0, 1e-5), False),
+        (PrivacySpec("none"), False),
+    ],
+    ids=lambda value: value.mode if isinstance(value, PrivacySpec) else "",
+)
+def test_how_many_were_drawn_and_came_is_told_of_no_central_round(
+    reader: ServerReader, parts: Parts, privacy: PrivacySpec, withheld: bool
+) -> None:
+    JobStore(parts.database).add("j-1", Job("digits", "digits-cnn", privacy), "h", 10, "ann")
+    figures = {"drawn": 5, "replied": 3, "rejected": 1, "dropped": 1, "bytes_up": 70, "bytes_down": 80}
+    with parts.database.transaction() as session:
+        session.add(
+            RoundRow(
+                job_id="j-1", round=1, state="committed", attempt=1, cohort="[]", planned_at=utc_now(),
+                committed_at=utc_now(), duration_s=1.5, reasons={"non-finite": 1}, epsilon=0.5, scores={"accuracy": 0.9},
+                **figures,
+            )
+        )  # fmt: skip
+
+    (view,) = reader.rounds("j-1")
+    assert {name: getattr(view, name) for name in figures} == (
+        dict.fromkeys(figures) if withheld else figures
+    )
+    assert view.reasons == ({} if withheld else {"non-finite": 1})
+    assert (view.round, view.duration_s, view.epsilon, view.scores) == (1, 1.5, 0.5, {"accuracy": 0.9})
 
 
 def test_jobs_are_newest_first_and_bounded(reader: ServerReader, parts: Parts) -> None:

@@ -43,7 +43,7 @@ class CentralRecord(NamedTuple):
 def central_report(mode: str, record: CentralRecord) -> PrivacyReport:
     """Return the report of a job whose planned rounds are all released. Blocks on accounting for a second or so."""
     plan = record.plan
-    notes = _NOTES
+    notes: tuple[str, ...] = _NOTES
     if record.earlier_unprotected:
         notes = (_UNPROTECTED, *notes)
     if record.simulated:
