@@ -22,7 +22,7 @@ from hedgerow.shared.bundle import sha256_hex
 from hedgerow.shared.errors import StorageError
 from hedgerow.shared.messages import BundleTarget
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 KINDS = [("onnxruntime", "float32")]
 
 

@@ -14,7 +14,7 @@ def test_news_from_another_thread_reach_all_subscribers() -> None:
         bus.attach(asyncio.get_running_loop())
         with bus.subscribe() as one, bus.subscribe() as two:
             threading.Thread(target=lambda: bus.publish("round.committed", round=3)).start()
-            return [await asyncio.wait_for(queue.get(), 5) for queue in (one, two)]
+            return [await asyncio.wait_for(queue.get(), 30) for queue in (one, two)]
 
     first, second = asyncio.run(scene())
     assert first == second == News("round.committed", {"round": 3})

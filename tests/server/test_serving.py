@@ -109,7 +109,7 @@ def test_closing_ends_what_waits_and_takes_no_further_request_on_the_connection(
         assert rest == b"ok"
         assert app.asked == 1
 
-    asyncio.run(asyncio.wait_for(story(), 15))
+    asyncio.run(asyncio.wait_for(story(), 60))
 
 
 def test_closing_twice_or_before_listening_is_harmless() -> None:

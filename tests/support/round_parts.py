@@ -73,7 +73,7 @@ async def in_thread(call: Callable[..., T], *args: object) -> T:
     return await asyncio.to_thread(call, *args)
 
 
-async def settle(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+async def settle(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
     """Wait until ``condition`` holds. Raises TimeoutError."""
     async with asyncio.timeout(timeout_s):
         while not condition():

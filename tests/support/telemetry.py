@@ -47,7 +47,7 @@ def payload(second: float, **values: float | None) -> bytes:
     return json.dumps({"t": T0_S + second, **values}).encode()
 
 
-def wait_until(true: Callable[[], bool], within_s: float = 20.0) -> bool:
+def wait_until(true: Callable[[], bool], within_s: float = 60.0) -> bool:
     """Return whether ``true`` came true in time; for what another process does and tells nobody."""
     pause = threading.Event()
     deadline = time.monotonic() + within_s

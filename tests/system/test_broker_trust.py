@@ -83,7 +83,7 @@ def connects(port: int, context: ssl.SSLContext) -> bool:
     client.connect_async("127.0.0.1", port)
     client.loop_start()
     try:
-        return said.get(timeout=10)
+        return said.get(timeout=60)
     finally:
         client.disconnect()
         client.loop_stop()

@@ -49,7 +49,7 @@ class Agent:
         self.wanted.put(state)
 
     def next_wish(self) -> DesiredState:
-        return self.wanted.get(timeout=20)
+        return self.wanted.get(timeout=60)
 
     def __enter__(self) -> Agent:
         self.link.start()
@@ -60,7 +60,7 @@ class Agent:
         self.outbox.close()
 
 
-def eventually(what: Any, timeout_s: float = 20.0) -> None:
+def eventually(what: Any, timeout_s: float = 60.0) -> None:
     end = time.monotonic() + timeout_s
     while not what():
         assert time.monotonic() < end, "it did not happen"

@@ -71,7 +71,7 @@ def agent(url: str, folder: Path, device: DeviceProfile | None = None, **setting
         assert wait_until(lambda: running.mqtt.connected or bool(running.notices))
         yield running
     finally:
-        assert running.mqtt.stop()
+        assert running.mqtt.stop(30.0)
         running.store.close()
 
 

@@ -16,7 +16,7 @@ import pytest
 from hedgerow.edge_agent.trainer.restart import RestartPolicy
 from hedgerow.edge_agent.trainer.supervisor import TrainerSupervisor, trainer_command, trainer_environment
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 SLEEPER = "import sys; sys.stdin.read()"
 STUBBORN = (
     "import signal, threading; signal.signal(signal.SIGTERM, signal.SIG_IGN); threading.Event().wait(60)"

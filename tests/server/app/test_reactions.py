@@ -30,7 +30,7 @@ def play(
         task = asyncio.create_task(Reactions(bus or parts.bus, parts.fleet, parts.rollouts).run())
         await asyncio.sleep(0)
         await asyncio.to_thread(happen)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not await asyncio.to_thread(done):
                 await asyncio.sleep(0.01)
         task.cancel()

@@ -27,7 +27,7 @@ class Client:
 
     def get(self, path: str, **headers: str) -> tuple[int, bytes]:
         host, port = self._address.hostname or "", self._address.port
-        connection = http.client.HTTPSConnection(host, port, context=self._context, timeout=5)
+        connection = http.client.HTTPSConnection(host, port, context=self._context, timeout=60)
         connection.request("GET", path, headers=headers)
         answer = connection.getresponse()
         body = answer.read()

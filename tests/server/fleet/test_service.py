@@ -40,7 +40,7 @@ class Bed:
 
 
 async def eventually(what: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not what():
             await asyncio.sleep(0.01)
 

@@ -37,7 +37,7 @@ class Upload:
 
     async def ask(self) -> None:
         self.message_id = await self.link.send(JOB, "a", instruction(N))
-        got = await in_thread(self.member.receive, 5.0)
+        got = await in_thread(self.member.receive, 30.0)
         assert got is not None
         payload = update(N)
         self.handle: Handle = got[1]
@@ -70,7 +70,7 @@ def run(tmp_path: Path, scenario: Callable[[Upload], Any], config: LinkConfig | 
         async with bed.serve(config) as (link, url):
             await link.open_job(JOB)
             member = node(url, bed.identity("a"))
-            await in_thread(member.activate, 5.0)
+            await in_thread(member.activate, 30.0)
             upload = Upload(link, RawDevice(url, bed.identity("a")), member)
             await upload.ask()
             await scenario(upload)

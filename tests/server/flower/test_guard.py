@@ -157,7 +157,7 @@ def test_a_reply_in_bs_name_is_refused_on_either_route(tmp_path: Path) -> None:
 
     def _activate(attack: Attack) -> None:
         member = node(attack.a.url, attack.a.identity)  # type: ignore[arg-type]
-        member.activate(5.0)
+        member.activate(30.0)
         attack.who = member._calls._who  # type: ignore[attr-defined]
 
     def _batched(attack: Attack, body: bytes) -> tuple[int, bytes]:

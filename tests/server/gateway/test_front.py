@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import ssl
-import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -230,7 +229,7 @@ def test_one_device_cannot_take_all_the_places(tmp_path: Path) -> None:
             asyncio.create_task(in_thread(stand.device("a").request, "GET", "/v1/device/held"))
             for _ in range(3)
         ]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while stand.front._running["a"] < 3:
                 await asyncio.sleep(0.01)
         assert (await in_thread(stand.device("a").request, "GET", "/v1/device/echo"))[0] == 429
@@ -275,15 +274,12 @@ def test_a_closed_connection_leaves_no_memory_to_the_garbage_collector(tmp_path:
             before = {id(found) for found in gc.get_objects() if isinstance(found, SSLProtocol)}
             status, _ = await in_thread(stand.device("a").request, "POST", "/v1/fleet/get-run", b"")
             assert status >= 400
-            await asyncio.sleep(0.3)
-            left = [
-                weakref.ref(found)
-                for found in gc.get_objects()
-                if isinstance(found, SSLProtocol) and id(found) not in before
-            ]
+            # When the connection is closed on this side is told to nobody.
+            async with asyncio.timeout(30):
+                while [f for f in gc.get_objects() if isinstance(f, SSLProtocol) and id(f) not in before]:
+                    await asyncio.sleep(0.05)
         finally:
             gc.enable()
-        assert left == []
 
     run(tmp_path, scenario)
 

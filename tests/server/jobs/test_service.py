@@ -45,7 +45,7 @@ async def running(home: Path, fleet: FakeFleet, **more: Any) -> AsyncIterator[tu
 
 
 async def reaches(service: JobService, job_id: str, *states: str) -> JobRecord:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while True:
             record = await service.get(job_id)
             assert record is not None
@@ -290,7 +290,7 @@ def test_a_stopped_server_goes_on_where_it_was(tmp_path: Path) -> None:
     async def main() -> None:
         async with running(tmp_path, FakeFleet(names(2), slow)) as (service, _):
             job = await service.submit(toml(8), "a.toml")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while len(await service.rounds(job.job_id)) < 2:
                     await asyncio.sleep(0.01)
         fleet = FakeFleet(names(2), slow)
@@ -348,7 +348,7 @@ def test_a_device_that_joins_while_a_job_runs_is_asked_and_takes_part(
         held = Registry(["device-1"])
         async with running(tmp_path, FakeFleet(names(2), slow), registry=held) as (service, _):
             job = await service.submit(toml(6), "a.toml")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while not await service.rounds(job.job_id):
                     await asyncio.sleep(0.01)
             held.names.append("device-2")
