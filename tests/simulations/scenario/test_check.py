@@ -13,8 +13,8 @@ from hedgerow.shared.tomlfile import from_table
 from hedgerow.simulations.scenario.check import check_scenario
 from hedgerow.simulations.scenario.spec import Scenario
 
-ANOMALY = {"job__recipe": "anomaly-autoencoder", "population__source": "pump"}
-CENTRAL = {
+ANOMALY: dict[str, Any] = {"job__recipe": "anomaly-autoencoder", "population__source": "pump"}
+CENTRAL: dict[str, Any] = {
     "job__privacy": {"mode": "central-poisson", "epsilon": 4.0, "delta": 1e-5},
     "job__cohort": {"rule": "poisson", "rate": 0.5},
 }
