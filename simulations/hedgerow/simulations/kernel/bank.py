@@ -56,6 +56,10 @@ class Bank:
         for block in self.blocks:
             block.gradients[: len(vectors)].add_(_part(vectors, block))
 
+    def gradients(self, devices: int) -> torch.Tensor:
+        """Return a copy of the first ``devices``' gradients, ``(devices, n_parameters)``."""
+        return torch.cat([block.gradients[:devices] for block in self.blocks], dim=1)
+
     def clear_gradients(self) -> None:
         """Set all gradients to zero."""
         self._gradients.zero_()

@@ -53,8 +53,9 @@ class Layout:
 
 
 class Compiled(NamedTuple):
-    """``output_shape`` and ``input_shape`` are in ``network``."""
+    """``module`` is the one that was read, untrained."""
 
+    module: torch.nn.Module
     network: Network
     loss: OutputLoss
     layout: Layout
@@ -69,7 +70,7 @@ def compile_recipe(recipe: Recipe, parameters: Parameters) -> Compiled:
         output = tuple(module(torch.zeros((1, *shape))).shape[1:])
     if output != network.output_shape:
         raise UnsupportedError(f"the module gives {output} where its layers give {network.output_shape}")
-    return Compiled(network, find_loss(recipe, shape, output), Layout(network.order))
+    return Compiled(module, network, find_loss(recipe, shape, output), Layout(network.order))
 
 
 def grad_mode(loss: OutputLoss) -> AbstractContextManager[object]:

@@ -18,6 +18,7 @@ from hedgerow.simulations.kernel.descent import Descent
 from hedgerow.simulations.kernel.draws import job_stream, noise_words, normal_draws
 from hedgerow.simulations.kernel.evaluate import Evaluator
 from hedgerow.simulations.kernel.program import Program, Programs
+from hedgerow.simulations.kernel.proof import prove_gradient
 from hedgerow.simulations.kernel.protocol import KernelName, LocalJob, LocalResult, Vector
 
 _CPU = torch.device("cpu")
@@ -34,9 +35,10 @@ class ExplicitKernel:
     def __init__(self, recipe: Recipe, parameters: Parameters, training: TrainingSpec) -> None:
         """Compile. Raises UnsupportedError for what has no kernel, or gives another gradient than autograd."""
         self._compiled = compile_recipe(recipe, parameters)
-        self._evaluator = Evaluator(recipe, recipe.build(parameters))
         self.n_parameters = self._compiled.network.n_parameters
         self._trainer = _Trainer(self._compiled, training)
+        self._trainer.prove(recipe)
+        self._evaluator = Evaluator(recipe, self._compiled.module)
 
     def train(self, jobs: Sequence[LocalJob], out: npt.NDArray[np.float32]) -> list[LocalResult]:
         """Train one job after another; see ``protocol.Kernel``."""
@@ -63,6 +65,10 @@ class _Trainer:
         self._descent = Descent(training, self._bank.blocks)
         self._programs = Programs(compiled, self._bank, _CPU)
         self._part = max(1, min(2 * training.batch_size, _CHUNK_VALUES // compiled.network.n_parameters))
+
+    def prove(self, recipe: Recipe) -> None:
+        """Raise UnsupportedError unless a gradient equals autograd's."""
+        prove_gradient(recipe, self._compiled, self._bank, self._programs, 1)
 
     def train(self, job: LocalJob, out: Vector) -> LocalResult:
         """Train one job and write its update to ``out``."""

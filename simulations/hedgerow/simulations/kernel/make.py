@@ -8,20 +8,26 @@ from hedgerow.shared.job import TrainingSpec
 from hedgerow.simulations.kernel.explicit import ExplicitKernel
 from hedgerow.simulations.kernel.protocol import Kernel, KernelName
 from hedgerow.simulations.kernel.reference import ReferenceKernel
-from hedgerow.simulations.kernel.stacked import StackedKernel
+from hedgerow.simulations.kernel.stacked import GROUP, StackedKernel
 
 
 def make_kernel(
-    name: KernelName, recipe: Recipe, parameters: Parameters, training: TrainingSpec, device: str = "cpu"
+    name: KernelName,
+    recipe: Recipe,
+    parameters: Parameters,
+    training: TrainingSpec,
+    device: str = "cpu",
+    *,
+    group: int = GROUP,
 ) -> Kernel:
     """Return the kernel ``name`` for ``recipe`` with the job's (checked) ``parameters`` and ``training`` block.
 
-    ``reference`` trains any recipe, on the CPU. Raises UnsupportedError when another kernel cannot.
+    ``reference`` trains any recipe, on the CPU, as does ``explicit``; ``stacked`` takes ``group`` jobs at once. Raises UnsupportedError when another kernel cannot.
     """
     if name == "reference" and device == "cpu":
         return ReferenceKernel(recipe, parameters, training)
     if name == "explicit" and device == "cpu":
         return ExplicitKernel(recipe, parameters, training)
     if name == "stacked":
-        return StackedKernel(recipe, parameters, training, device)
+        return StackedKernel(recipe, parameters, training, device, group)
     raise UnsupportedError(f"there is no kernel {name!r} on {device!r}")

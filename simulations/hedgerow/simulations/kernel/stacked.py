@@ -20,6 +20,7 @@ from hedgerow.simulations.kernel.descent import Descent
 from hedgerow.simulations.kernel.evaluate import Evaluator
 from hedgerow.simulations.kernel.private_stack import PrivateRounds
 from hedgerow.simulations.kernel.program import Programs
+from hedgerow.simulations.kernel.proof import prove_gradient
 from hedgerow.simulations.kernel.protocol import KernelName, LocalJob, LocalResult, Vector
 from hedgerow.simulations.kernel.schedule import Rounds, Table, step_counts
 
@@ -46,11 +47,12 @@ class StackedKernel:
         self._compiled = compile_recipe(recipe, parameters)
         self._device = torch.device(device)
         self._spec = training
-        self._evaluator = Evaluator(recipe, recipe.build(parameters), device)
         self.n_parameters = self._compiled.network.n_parameters
         self._bank = Bank(self._compiled.network, group, self._device)
         self._descent = Descent(training, self._bank.blocks)
         self._programs = Programs(self._compiled, self._bank, self._device)
+        prove_gradient(recipe, self._compiled, self._bank, self._programs, min(2, group))
+        self._evaluator = Evaluator(recipe, self._compiled.module, device)
 
     def train(self, jobs: Sequence[LocalJob], out: Floats) -> list[LocalResult]:
         """Train the jobs ``group`` at a time, in the order given, plain and private ones apart; see ``protocol.Kernel``."""

@@ -1,0 +1,121 @@
+"""Which kernel for a run: timed on its own devices for a fraction of a second, or taken from the record of an earlier run.
+
+The kernels differ by rounding, so that a replay must take the choice that was recorded; timing it again might not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from hedgerow.models.recipe import Parameters, Recipe
+from hedgerow.shared.errors import ConfigError, UnsupportedError
+from hedgerow.shared.job import TrainingSpec
+from hedgerow.simulations.kernel.make import make_kernel
+from hedgerow.simulations.kernel.protocol import Kernel, KernelName, LocalJob
+from hedgerow.simulations.kernel.stacked import GROUP
+
+GROUPS: Final = (8, 32, 128)
+MARGIN: Final = 0.97
+"""A larger group, or stacking at all, must take less than this share of the time to be taken."""
+_EXPLICIT_JOBS: Final = 4
+_STACK_VALUES: Final = 64 * 1024 * 1024
+"""Most values that a group's models may have together (256 MiB)."""
+
+
+class Choice(NamedTuple):
+    """``timings`` are processor seconds a step and device, by the text of what was timed; empty if nothing was."""
+
+    name: KernelName
+    group: int
+    timings: dict[str, float]
+
+    @property
+    def text(self) -> str:
+        """What a run's record keeps, for ``read_choice``."""
+        return f"{self.name}:{self.group}"
+
+    def make(
+        self, recipe: Recipe, parameters: Parameters, training: TrainingSpec, device: str = "cpu"
+    ) -> Kernel:
+        """Return the kernel. Raises UnsupportedError as ``make_kernel`` does."""
+        return make_kernel(self.name, recipe, parameters, training, device, group=self.group)
+
+
+def read_choice(text: str) -> Choice:
+    """Return the choice that ``Choice.text`` wrote. Raises ConfigError for anything else."""
+    name, _, group = text.partition(":")
+    known: dict[str, KernelName] = {
+        "reference": "reference", "explicit": "explicit", "stacked": "stacked",
+    }  # fmt: skip
+    if name not in known or not group.isascii() or not group.isdigit() or not 1 <= int(group) <= 10_000:
+        raise ConfigError(f"kernel {text!r} is no choice; expected say 'explicit:1' or 'stacked:32'")
+    return Choice(known[name], int(group), {})
+
+
+def choose_kernel(
+    recipe: Recipe,
+    parameters: Parameters,
+    training: TrainingSpec,
+    jobs: Sequence[LocalJob],
+    device: str = "cpu",
+    seconds: float = 0.4,
+) -> Choice:
+    """Return the faster of ``explicit`` and ``stacked`` on ``jobs``, which should be like the run's: sizes, epochs, privacy.
+
+    Takes about ``seconds`` of processor time, a few steps more where one call alone takes longer. ``reference`` is chosen where
+    neither can train the recipe; off the CPU, ``stacked`` without asking.
+    """
+    if device != "cpu":
+        return Choice("stacked", GROUP, {})
+    timings: dict[str, float] = {}
+    best = Choice("reference", 1, timings)
+    sample = [job for job in jobs if len(job.x) or job.private is not None]
+    for candidate in _candidates(len(jobs[0].model) if len(jobs) else 0, len(sample)):
+        if candidate.name == "stacked" and candidate.group != GROUPS[0] and best.name != "stacked":
+            break  # small groups lose already: larger ones cost more to try
+        try:
+            kernel = candidate.make(recipe, parameters, training)
+        except UnsupportedError:
+            continue
+        count = _EXPLICIT_JOBS if candidate.name == "explicit" else candidate.group
+        used = _seconds_a_step(kernel, _spread(sample, count), seconds / 4)
+        timings[candidate.text] = used
+        if best.name == "reference" or used < MARGIN * timings[best.text]:
+            best = Choice(candidate.name, candidate.group, timings)
+    return best
+
+
+def _candidates(n_parameters: int, n_jobs: int) -> list[Choice]:
+    """Return what is worth timing, small groups first; none larger than the run, or than memory allows."""
+    most = min(n_jobs, _STACK_VALUES // max(1, n_parameters))
+    groups = [group for group in GROUPS if group <= most] or ([most] if most > 1 else [])
+    return [Choice("explicit", 1, {}), *(Choice("stacked", group, {}) for group in groups)]
+
+
+def _spread(jobs: Sequence[LocalJob], count: int) -> list[LocalJob]:
+    """Return ``count`` jobs, evenly from the smallest to the largest."""
+    by_size = sorted(jobs, key=lambda job: len(job.x))
+    if not by_size:
+        return []
+    places = np.linspace(0, len(by_size) - 1, min(count, len(by_size))).round().astype(int)
+    return [by_size[n] for n in places]
+
+
+def _seconds_a_step(kernel: Kernel, jobs: Sequence[LocalJob], budget_s: float) -> float:
+    """Return the least processor time a step of ``train(jobs)``, after one call to get warm. Infinite if there is no step."""
+    if not jobs:
+        return float("inf")
+    out = np.empty((len(jobs), kernel.n_parameters), np.float32)
+    steps = sum(result.steps for result in kernel.train(jobs, out))
+    best, spent = float("inf"), 0.0
+    while best == float("inf") or spent + best < budget_s:
+        start = time.thread_time()
+        kernel.train(jobs, out)
+        used = time.thread_time() - start
+        spent += used
+        best = min(best, used)
+    return best / steps if steps else float("inf")
