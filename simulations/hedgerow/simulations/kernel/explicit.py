@@ -92,7 +92,7 @@ class _Trainer:
         epochs = self._spec.local_epochs if job.epochs is None else job.epochs
         last, steps, total = (epochs - 1) * count_batches(n, batch), 0, 0.0
         for order in epoch_orders(job.order_seed, n, epochs if n else 0):
-            for chosen in torch.from_numpy(order).split(batch):
+            for chosen in torch.split(torch.from_numpy(order), batch):
                 program, rows = self._load(x, target, chosen)
                 program.gradient(rows, 1.0 / len(chosen))
                 if steps >= last:
@@ -110,7 +110,7 @@ class _Trainer:
         for _ in range(plan.steps):
             drawn = torch.from_numpy(stream.poisson_batch(len(x), plan.sampling_rate))
             self._bank.clear_gradients()
-            for chosen in drawn.split(self._part) if len(drawn) else ():
+            for chosen in torch.split(drawn, self._part) if len(drawn) else ():
                 program, rows = self._load(x, target, chosen)
                 program.add_clipped(rows, clip, 1.0)
             noise = normal_draws(noise_words(stream, size)[None], size).mul_(sigma)

@@ -10,7 +10,8 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,13 +28,6 @@ from hedgerow.simulations.kernel.protocol import KernelName, LocalJob
 
 RECIPES = ("image-cnn", "digits-cnn", "anomaly-autoencoder", "mlp")
 KERNELS: tuple[KernelName, ...] = ("explicit", "stacked")
-
-
-class Line(NamedTuple):
-    """One contestant's best turn: seconds of processor time per step and device."""
-
-    name: str
-    step_s: float
 
 
 def example_flop(network: Network) -> float:
@@ -100,14 +94,14 @@ def measure(name: str, n_jobs: int, batch_size: int, seconds: float, kernels: Se
     private = as_private(jobs, batch_size)
     out = np.empty((len(jobs), len(jobs[0].model)), np.float32)
     loop = PlainLoop(recipe, parameters, training)
-    turns: dict[str, Callable[[], object]] = {"plain loop": lambda: loop.train(jobs, out)}
+    turns: dict[str, Callable[[], object]] = {"plain loop": partial(loop.train, jobs, out)}
     for kernel_name in kernels:
         try:
             kernel = make_kernel(kernel_name, recipe, parameters, training)
         except HedgerowError:
             continue
-        turns[kernel_name] = lambda kernel=kernel: kernel.train(jobs, out)
-        turns[f"{kernel_name} DP"] = lambda kernel=kernel: kernel.train(private, out)
+        turns[kernel_name] = partial(kernel.train, jobs, out)
+        turns[f"{kernel_name} DP"] = partial(kernel.train, private, out)
     best = best_turns(turns, seconds)
     steps = sum(-(-n // batch_size) for n in sizes)
     network = read_network(recipe.build(parameters), tuple(recipe.input_spec(parameters).shape))

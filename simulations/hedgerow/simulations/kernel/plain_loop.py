@@ -34,7 +34,7 @@ class PlainLoop:
         x, y = torch.from_numpy(job.x), None if job.y is None else torch.from_numpy(job.y)
         optimizer = torch.optim.SGD(self._module.parameters(), lr=spec.learning_rate, momentum=spec.momentum)
         for order in epoch_orders(job.order_seed, len(x), spec.local_epochs):
-            for chosen in torch.from_numpy(order).split(spec.batch_size):
+            for chosen in torch.split(torch.from_numpy(order), spec.batch_size):
                 optimizer.zero_grad()
                 losses = self._recipe.loss(self._module, x[chosen], None if y is None else y[chosen])
                 losses.mean().backward()  # type: ignore[no-untyped-call]

@@ -31,9 +31,9 @@ class ReferenceKernel:
     def __init__(self, recipe: Recipe, parameters: Parameters, training: TrainingSpec) -> None:
         self._recipe = recipe
         self._training = training
-        self._build = lambda: recipe.build(parameters)
-        self._module = self._build()
-        self._evaluator = Evaluator(recipe, self._build())
+        self._parameters = parameters
+        self._module = recipe.build(parameters)
+        self._evaluator = Evaluator(recipe, recipe.build(parameters))
         self.n_parameters = self._evaluator.n_parameters
 
     def train(self, jobs: Sequence[LocalJob], out: npt.NDArray[np.float32]) -> list[LocalResult]:
@@ -63,7 +63,7 @@ class ReferenceKernel:
 
     def _private(self, job: LocalJob, plan: StepPlan, out: Vector) -> LocalResult:
         # Opacus wraps a module for good, so each device gets its own.
-        trainer = _PrivateKeyed(self._recipe, self._build(), TrainingSet(job.x, job.y))
+        trainer = _PrivateKeyed(self._recipe, self._recipe.build(self._parameters), TrainingSet(job.x, job.y))
         trainer.correction = job.correction
         trainer.draw_from(KeyedDraws(job.noise_key, self.n_parameters))
         out[:] = trainer.train(job.model, self._spec(job), plan)
@@ -106,13 +106,13 @@ class _Corrected(ProximalPull):
     def __init__(self, module: torch.nn.Module, pull: ProximalPull, correction: Vector | None) -> None:
         self._pull = pull
         self._module = module
-        self._correction = None if correction is None else torch.from_numpy(np.array(correction))
+        self._correction = torch.empty(0) if correction is None else torch.from_numpy(np.array(correction))
 
     def apply(self) -> None:
         """Change ``grad`` in place."""
         self._pull.apply()
         offset = 0
-        for parameter in self._module.parameters() if self._correction is not None else ():
+        for parameter in self._module.parameters() if len(self._correction) else ():
             part = self._correction[offset : offset + parameter.numel()]
             offset += parameter.numel()
             if parameter.grad is not None:

@@ -75,7 +75,7 @@ class Rounds:
         self._each = -(-self._counts // training.batch_size)
         longest = int(steps[0]) if len(steps) else 0
         self.active = [int(n) for n in np.searchsorted(-steps, -np.arange(longest), side="left")]
-        self.any_last = [bool(column) for column in self.last_epoch().any(axis=1)]
+        self.any_last = self.last_epoch().sum(axis=1) > 0
         self._streams = [
             _stream(job, int(start), _epochs(job, training), training.batch_size, self.rows, blank)
             for job, start in zip(jobs, starts[:-1], strict=True)

@@ -88,7 +88,8 @@ def multiply(bias: torch.Tensor | None, x: torch.Tensor, w: torch.Tensor, y: tor
 
 def squares(x: torch.Tensor) -> torch.Tensor:
     """Return each row's sum of squares, float64 ``(rows,)``, of float32 ``(rows, values)``."""
-    return torch.linalg.vector_norm(x, dim=1, dtype=torch.float64).square_()
+    norms: torch.Tensor = torch.linalg.vector_norm(x, dim=1, dtype=torch.float64)
+    return norms.square_()
 
 
 class ReluStep:
