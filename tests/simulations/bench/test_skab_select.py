@@ -71,7 +71,7 @@ def test_the_choice_is_the_same_whatever_the_labels_say_and_none_is_read(
 
     assert true == noisy == without
     assert set(read) == set(range(1, 9))  # the channels' columns: not the time, not the labels
-    assert true["candidates"] == 2 * 2 * 4 * 2 * 25 * 2 * 2 + 2 * 2 * 2
+    assert true["candidates"] == 2 * 2 * 4 * 2 * 13 * 2 * 2 + 2 * 2 * 2
 
 
 def test_the_shipped_job_holds_options_that_the_selection_may_choose() -> None:

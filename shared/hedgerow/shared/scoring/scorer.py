@@ -138,7 +138,7 @@ class Scorer:
         if not calm.any():
             return fitted
         mean, home, sigma = np.array(fitted.mean), np.array(fitted.home), np.array(fitted.sigma)
-        rate = min(1.0, self._stride_rows / rows) * calm
+        rate: Doubles = min(1.0, self._stride_rows / rows) * calm.astype(np.float64)
         moved = chart.followed(mean, smoothed, rate, home, self.options.leash * sigma)
         return msgspec.structs.replace(fitted, mean=tuple(moved.tolist()))
 

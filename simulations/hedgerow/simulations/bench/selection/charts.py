@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +14,14 @@ from hedgerow.simulations.bench.selection.statistics import Floats, Planted, Sta
 
 Flags = npt.NDArray[np.bool_]
 
+CHUNK: Final = 32
+"""Replays judged at once: few enough that a row of all courses stays in the processor's cache."""
+
 
 @dataclass(frozen=True)
 class ChartFit:
-    """Deviations ``rest`` of the charts in units of normal spread, ``(replays, rows, charts)`` (0 where not watched),
-    and the quantile of normal scores per replay, ``(replays,)``.
+    """Deviations ``rest`` of the charts in units of normal spread, ``(replays, rows, charts)`` (0 where not watched;
+    a chart that is watched in no replay is left out), and the quantile of normal scores per replay, ``(replays,)``.
     """
 
     rest: Floats
@@ -57,7 +61,8 @@ def fit_charts(
         scores = chart.cross_validated(smoothed, watched, describe, wander)
         limit[i, s] = np.quantile(scores, quantile)
         rest[i, s] = (rest[i, s] - mean) / sigma * watched
-    return ChartFit(rest.reshape(-1, *rest.shape[-2:]), limit.reshape(-1))
+    seen = rest.any(axis=tuple(range(rest.ndim - 1)))
+    return ChartFit(rest[..., seen].reshape(-1, rest.shape[-2], int(seen.sum())), limit.reshape(-1))
 
 
 def alarms(fitted: ChartFit, courses: Sequence[Course]) -> Flags:
@@ -67,7 +72,10 @@ def alarms(fitted: ChartFit, courses: Sequence[Course]) -> Flags:
     for kind in sorted(set(kinds)):
         at = [n for n, other in enumerate(kinds) if other == kind]
         some = [courses[n] for n in at]
-        found[at] = _still(fitted, some) if kind == "still" else _moving(fitted, some, kind == "each")
+        for start in range(0, len(fitted.rest), CHUNK):
+            part = slice(start, start + CHUNK)
+            piece = ChartFit(fitted.rest[part], fitted.limit[part])
+            found[at, part] = _still(piece, some) if kind == "still" else _moving(piece, some, kind == "each")
     return found
 
 

@@ -29,7 +29,7 @@ SPREADS: Final = (("whole", 0.0), ("held-out", 0.0), ("whole", 200.0), ("whole",
 FOLLOW_ROWS: Final = (100.0, 200.0, 400.0)
 FOLLOW_BELOW: Final = (0.5, 1.0)
 FOLLOW_GATES: Final = ("all", "each")
-LEASHES: Final = (3.0, 6.0)
+LEASHES: Final = (3.0,)
 RELEASES: Final = (1.0, 0.7)
 
 
