@@ -9,8 +9,11 @@ import pytest
 from tests.support.configs import CONFIGS
 
 from hedgerow.models.recipe import find_recipe
+from hedgerow.server.jobs.validate import check_job
+from hedgerow.server.ledger.accounts import DEFAULT_DEVICE_BUDGET
 from hedgerow.shared.errors import ConfigError
 from hedgerow.shared.job import BUILT_MODES, Job
+from hedgerow.shared.privacy.central import plan_central
 from hedgerow.shared.profile import read_profile
 from hedgerow.shared.scoring import Scorer
 from hedgerow.shared.tomlfile import read_toml
@@ -45,6 +48,18 @@ def test_the_private_job_asks_for_what_the_demo_promises() -> None:
     assert profile.window.stride >= profile.window.length, (
         "windows overlap: a row would be in several examples"
     )
+
+
+def test_the_central_job_passes_the_servers_rules_and_says_for_how_many_devices() -> None:
+    job = read_toml(CONFIGS / "jobs" / "pump-anomaly-central.toml", Job)
+
+    check_job(job, "pump-anomaly-central.toml")
+    plan = plan_central(job.privacy, job.cohort, 1000, job.rounds)
+    assert job.privacy.epsilon is not None and plan.epsilon <= job.privacy.epsilon < DEFAULT_DEVICE_BUDGET
+    assert job.privacy.delta is not None and job.privacy.delta <= 1 / (10 * 5000)
+    # The comment's other way to ask for the same: noise that leads to about this ε.
+    asked = msgspec.structs.replace(job.privacy, epsilon=None, noise_multiplier=1.2)
+    assert abs(plan_central(asked, job.cohort, 1000, job.rounds).epsilon - plan.epsilon) < 0.5
 
 
 def test_a_misspelt_key_is_refused() -> None:
