@@ -108,6 +108,18 @@ def test_a_job_is_trained_scored_handed_over_and_delivered(tmp_path: Path) -> No
     asyncio.run(main())
 
 
+def test_a_scenario_is_submitted_as_the_job_in_it(tmp_path: Path) -> None:
+    text = toml(2).replace(b"[privacy]", b"[job.privacy]").replace(b'name = "pump"', b'[job]\nname = "pump"')
+    world = b'name = "a-world"\n[population]\ndevices = 1000\nsource = "digits"\n'
+
+    async def scenario() -> None:
+        async with running(tmp_path, FakeFleet(names(2))) as (service, _):
+            done = await reaches(service, (await service.submit(world + text, "world.toml")).job_id)
+            assert (done.state, done.rounds_done, done.job.name) == ("delivered", 2, "pump")
+
+    asyncio.run(scenario())
+
+
 def test_news_tell_every_round_with_its_figures_and_never_who_was_drawn(tmp_path: Path) -> None:
     async def main() -> list[News]:
         heard: list[News] = []

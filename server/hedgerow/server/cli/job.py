@@ -25,7 +25,7 @@ app = typer.Typer(
 
 @app.command(epilog="Example: hedgerow job submit firmware_configs/jobs/pump-anomaly.toml --watch")
 def submit(
-    file: Annotated[Path, typer.Argument(help="The job, in TOML.")],
+    file: Annotated[Path, typer.Argument(help="The job, in TOML; or a scenario, of which the job is taken.")],
     watch_it: Annotated[bool, typer.Option("--watch", help="Then watch it to its end.")] = False,
     home: Home = None, url: Url = None, token: Token = None, json: Json = False,
 ) -> int:  # fmt: skip

@@ -10,10 +10,10 @@ from hedgerow.server.jobs.queue import Waiting, startable
 from hedgerow.server.jobs.records import CohortRecord, JobRecord, RoundRecord, State
 from hedgerow.server.jobs.run import JobRun, Parts
 from hedgerow.server.jobs.validate import check_fleet, check_job
+from hedgerow.server.jobs.written import parse_job
 from hedgerow.shared import limits
 from hedgerow.shared.errors import BudgetError, ConfigError, HedgerowError
 from hedgerow.shared.job import CENTRAL_MODES, Job
-from hedgerow.shared.tomlfile import parse_toml
 
 _log = logging.getLogger(__name__)
 
@@ -47,11 +47,11 @@ class JobService:
             await asyncio.wait(tasks, timeout=deadline_s)
 
     async def submit(self, toml: bytes, where: str, submitted_by: str = "") -> JobRecord:
-        """Check a job's TOML against itself, the recipe and the fleet, and queue it.
+        """Check a job's TOML (or a scenario's ``[job]``) against itself, the recipe and the fleet, and queue it.
 
         Raises ConfigError naming ``where`` (the file), the key, and what is expected.
         """
-        return await self.submit_job(parse_toml(toml, Job, where), where, submitted_by)
+        return await self.submit_job(parse_job(toml, where), where, submitted_by)
 
     async def submit_job(self, job: Job, where: str, submitted_by: str = "") -> JobRecord:
         """Check and queue a job. Raises as ``submit``."""
