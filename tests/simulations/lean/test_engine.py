@@ -27,6 +27,7 @@ from hedgerow.simulations.engine.errors import EngineError
 from hedgerow.simulations.engine.protocol import Answer, Attack, Batch, Task, Vector
 from hedgerow.simulations.lean.engine import LeanEngine
 from hedgerow.simulations.population.values import Phase, Population
+from hedgerow.simulations.scenario.spec import Scenario
 
 COUNTS = (6, 11, 0, 3, 9, 1, 14, 5)
 WITH_DATA = [0, 1, 3, 4, 5, 6, 7]
@@ -41,19 +42,28 @@ def tiny_engine(workers: int = 0, population: Population | None = None, **change
     return engine
 
 
+def digits_engine(
+    scenario: Scenario, population: Population, workers: int = 0, kernel: str = "explicit:1"
+) -> LeanEngine:
+    engine = LeanEngine(scenario, DIGITS, population, workers=workers, choices={"kernel": kernel})
+    engine.open()
+    return engine
+
+
 def tiny_updates(devices: list[int], round: int = 1, population: Population | None = None) -> list[Vector]:
     population = population or tiny_population(COUNTS)
     return plain_updates(TINY, make_scenario("tiny", 8), population, TINY_MODEL, round, devices)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_two_rounds_are_those_of_a_plain_loop(workers: int) -> None:
+@pytest.mark.parametrize(
+    ("kernel", "workers"), [("reference:1", 2), ("explicit:1", 0), ("explicit:1", 2), ("stacked:3", 2)]
+)
+def test_two_rounds_are_those_of_a_plain_loop(kernel: str, workers: int) -> None:
     population = digits_population(COUNTS)
     scenario = make_scenario("digits-cnn", 8)
     model = initial_model(DIGITS, DIGITS.check({}), 1)
     expected = model.copy()
-    with LeanEngine(scenario, DIGITS, population, workers=workers) as engine:
-        engine.open()
+    with digits_engine(scenario, population, workers, kernel) as engine:
         for round in (1, 2):
             given = [Task(d, round, weight=float(COUNTS[d])) for d in range(8)]
             answer = engine.train(batch(model, given))
@@ -65,16 +75,15 @@ def test_two_rounds_are_those_of_a_plain_loop(workers: int) -> None:
     assert np.abs(model - initial_model(DIGITS, DIGITS.check({}), 1)).max() > 1e-3
 
 
-@pytest.mark.parametrize("packing", ["float32", "int8"])
-def test_the_number_of_workers_and_the_order_of_tasks_do_not_show(packing: str) -> None:
+@pytest.mark.parametrize(("kernel", "packing"), [("explicit:1", "int8"), ("stacked:3", "float32")])
+def test_the_number_of_workers_does_not_show(kernel: str, packing: str) -> None:
     population = digits_population(COUNTS)
     model = initial_model(DIGITS, DIGITS.check({}), 1)
     given = [Task(d, 3, weight=1.0 + d) for d in range(8)]
     answers: list[Answer] = []
     for workers, order in ((0, given), (1, given), (2, given[::-1]), (3, given)):
         scenario = make_scenario("digits-cnn", 8, packing=packing)
-        with LeanEngine(scenario, DIGITS, population, workers=workers) as engine:
-            engine.open()
+        with digits_engine(scenario, population, workers, kernel) as engine:
             answers.append(engine.train(batch(model, order)))
     for other in answers[1:]:
         np.testing.assert_array_equal(answers[0].total, other.total)
@@ -149,8 +158,7 @@ def test_label_flip_trains_on_the_opposite_class() -> None:
     flipped = flat(COUNTS, data.x, 9 - data.y)
     scenario = make_scenario("digits-cnn", 8)
     model = initial_model(DIGITS, DIGITS.check({}), 1)
-    with LeanEngine(scenario, DIGITS, population, workers=0) as engine:
-        engine.open()
+    with digits_engine(scenario, population) as engine:
         answer = engine.train(batch(model, tasks([1], attack=Attack("label-flip"))))
     opposite = Population((Phase(1, flipped),), *_rest(population))
     expected = plain_updates(DIGITS, scenario, opposite, model, 1, [1])[0]
@@ -208,8 +216,7 @@ def test_scores_on_the_held_out_set_are_the_recipes() -> None:
     torch.nn.utils.vector_to_parameters(torch.from_numpy(model), module.parameters())
     with torch.no_grad():
         expected = DIGITS.score(lambda x: module(torch.from_numpy(x)).numpy(), population.held_out, {})
-    with LeanEngine(make_scenario("digits-cnn", 8), DIGITS, population, workers=2) as engine:
-        engine.open()
+    with digits_engine(make_scenario("digits-cnn", 8), population, 2) as engine:
         assert engine.score(model) == pytest.approx(expected)
 
 
@@ -234,8 +241,7 @@ def test_devices_are_scored_on_their_own_examples() -> None:
     model = initial_model(DIGITS, DIGITS.check({}), 1)
     found = []
     for workers in (0, 2):
-        with LeanEngine(make_scenario("digits-cnn", 8), DIGITS, population, workers=workers) as engine:
-            engine.open()
+        with digits_engine(make_scenario("digits-cnn", 8), population, workers) as engine:
             found.append(engine.score_devices(model, [2, 0, 1], 1))
     module = DIGITS.build(DIGITS.check({}))
     torch.nn.utils.vector_to_parameters(torch.from_numpy(model), module.parameters())
@@ -256,7 +262,7 @@ def test_devices_are_scored_on_their_own_examples() -> None:
 
 def test_recorded_choices_are_taken_again() -> None:
     population, scenario = tiny_population(COUNTS), make_scenario("tiny", 8)
-    choices = {"kernel": "reference", "group": "3", "device": "cpu", "workers": "64"}
+    choices = {"kernel": "reference:3", "device": "cpu", "workers": "64"}
     with LeanEngine(scenario, TINY, population, workers=1, choices=choices) as engine:
         assert engine.open() == {**choices, "workers": "1"}
         assert engine.open() == {**choices, "workers": "1"}
@@ -264,10 +270,10 @@ def test_recorded_choices_are_taken_again() -> None:
     np.testing.assert_allclose(answer.total, np.sum(tiny_updates(WITH_DATA), axis=0), rtol=1e-5)
 
 
-@pytest.mark.parametrize("choices", [{"kernel": "fast"}, {"kernel": "reference", "group": "0"}])
+@pytest.mark.parametrize("choices", [{"kernel": "fast:1"}, {"kernel": "reference:0"}])
 def test_choices_that_there_are_not_are_named(choices: dict[str, str]) -> None:
     engine = LeanEngine(make_scenario("tiny", 8), TINY, tiny_population(COUNTS), workers=0, choices=choices)
-    with pytest.raises(ConfigError, match="choices: "):
+    with pytest.raises(ConfigError, match="is no choice"):
         engine.open()
 
 

@@ -127,12 +127,13 @@ def test_going_back_further_than_is_kept_is_an_error_in_words(tmp_path: Path) ->
             engine.train(batch(MODEL, tasks([0], round=2)))
 
 
+EXPLICIT = {"kernel": "explicit:1"}
 PERSONAL = 2  # tensors: the last layer's weights and bias
 
 
 def fedper_engine(population: Population, workers: int = 0) -> tuple[LeanEngine, Vector]:
     scenario = make_scenario("digits-cnn", 4, strategy=strategy("fedper", personal_tensors=PERSONAL))
-    engine = LeanEngine(scenario, DIGITS, population, workers=workers)
+    engine = LeanEngine(scenario, DIGITS, population, workers=workers, choices=EXPLICIT)
     engine.open()
     return engine, initial_model(DIGITS, DIGITS.check({}), 1)
 
@@ -143,7 +144,8 @@ def tail_size() -> int:
 
 def whole_update(population: Population, model: Vector, device: int, round: int) -> Vector:
     """Return an update of all layers: what the same engine gives without personal ones."""
-    with LeanEngine(make_scenario("digits-cnn", 4), DIGITS, population, workers=0) as engine:
+    scenario = make_scenario("digits-cnn", 4)
+    with LeanEngine(scenario, DIGITS, population, workers=0, choices=EXPLICIT) as engine:
         engine.open()
         return engine.train(batch(model, tasks([device], round=round))).total.astype(np.float32)
 

@@ -1,25 +1,31 @@
-"""Which kernel trains, on what, and how many devices at once: given by a record of an earlier run, or found by timing."""
+"""Which kernel trains, on what, and how many devices at once: given by the record of an earlier run, or found by timing."""
 
 from __future__ import annotations
 
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from typing import Final, NamedTuple, cast, get_args
+from collections.abc import Mapping
+from typing import Final, NamedTuple
 
+import numpy as np
+import torch
+
+from hedgerow.edge_agent.trainer.local import initial_model
+from hedgerow.edge_agent.trainer.plan import StepPlan, schedule
 from hedgerow.models.recipe import Parameters, Recipe
-from hedgerow.shared.errors import ConfigError, UnsupportedError
-from hedgerow.simulations.kernel.make import make_kernel
-from hedgerow.simulations.kernel.protocol import Kernel, KernelName
+from hedgerow.simulations.kernel.choose import choose_kernel, read_choice
+from hedgerow.simulations.kernel.protocol import Kernel, LocalJob
+from hedgerow.simulations.lean.grouping import MAX_BUNDLE
+from hedgerow.simulations.population.values import Population
 from hedgerow.simulations.scenario.spec import Scenario
 
-MAX_GROUP: Final = 256
+MOST_JOBS: Final = 128
+"""As many devices are looked at for a choice, spread over the population."""
 
 
 class Chosen(NamedTuple):
-    """A kernel ready to train, and how many devices it is given at once. The group size shows in the last bits of a model."""
+    """A kernel ready to train, and how many devices it is given at once at most: both show in the last bits of a model."""
 
     kernel: Kernel
     group: int
@@ -27,44 +33,28 @@ class Chosen(NamedTuple):
 
     def recorded(self, workers: int) -> dict[str, str]:
         """Return the choice as a run keeps it; ``workers`` is for information, it shows in no result."""
-        return {
-            "kernel": self.kernel.name,
-            "group": str(self.group),
-            "device": self.device,
-            "workers": str(workers),
-        }
+        return {"kernel": f"{self.kernel.name}:{self.group}", "device": self.device, "workers": str(workers)}
 
 
-def replayed(
-    choices: Mapping[str, str], recipe: Recipe, parameters: Parameters, scenario: Scenario
+def choose(
+    recipe: Recipe,
+    parameters: Parameters,
+    scenario: Scenario,
+    population: Population,
+    choices: Mapping[str, str],
 ) -> Chosen:
-    """Return what ``choices`` name. Raises ConfigError for names or sizes that there are not, UnsupportedError as ``make_kernel``."""
-    name, group = choices.get("kernel", ""), choices.get("group", "1")
-    if name not in get_args(KernelName):
-        raise ConfigError(f"choices: kernel: expected one of {', '.join(get_args(KernelName))}, got {name!r}")
-    if not group.isdecimal() or not 1 <= int(group) <= MAX_GROUP:
-        raise ConfigError(f"choices: group: expected a number from 1 to {MAX_GROUP}, got {group!r}")
-    device = choices.get("device", "cpu")
-    kernel = make_kernel(cast("KernelName", name), recipe, parameters, scenario.job.training, device)
-    return Chosen(kernel, int(group), device)
+    """Return what ``choices`` name, or else what is fastest on devices of ``population``, on a GPU if there is one.
 
-
-def choose(recipe: Recipe, parameters: Parameters, scenario: Scenario) -> Chosen:
-    """Return the fastest kernel for this recipe that there is; the reference kernel takes any."""
-    kernel = _first(recipe, parameters, scenario, ("explicit", "reference"))
-    return Chosen(kernel, group_size(kernel, scenario), "cpu")
-
-
-def _first(recipe: Recipe, parameters: Parameters, scenario: Scenario, names: Sequence[KernelName]) -> Kernel:
-    for name in names[:-1]:
-        with suppress(UnsupportedError):
-            return make_kernel(name, recipe, parameters, scenario.job.training)
-    return make_kernel(names[-1], recipe, parameters, scenario.job.training)
-
-
-def group_size(kernel: Kernel, scenario: Scenario) -> int:
-    """Return how many devices to give ``kernel`` at once: no more than leaves every core of this machine a share."""
-    return max(1, min(kernel.group, MAX_GROUP, math.ceil(expected_tasks(scenario) / cores())))
+    Raises ConfigError for choices that there are not, UnsupportedError for some that cannot be had here.
+    """
+    training = scenario.job.training
+    device = choices.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
+    if "kernel" in choices:
+        choice = read_choice(choices["kernel"])
+    else:
+        jobs = sample_jobs(recipe, parameters, scenario, population)
+        choice = choose_kernel(recipe, parameters, training, jobs, device)
+    return Chosen(choice.make(recipe, parameters, training, device), min(choice.group, MAX_BUNDLE), device)
 
 
 def cores() -> int:
@@ -74,9 +64,36 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def expected_tasks(scenario: Scenario) -> int:
+def sample_jobs(
+    recipe: Recipe, parameters: Parameters, scenario: Scenario, population: Population
+) -> list[LocalJob]:
+    """Return what one core is likely to have in a round: a group is never larger, so that no core is left without."""
+    job, data = scenario.job, population.at(1)
+    model = initial_model(recipe, parameters, job.seed)
+    with_data = np.flatnonzero(np.diff(data.offsets))
+    count = min(len(with_data), MOST_JOBS, math.ceil(expected_tasks(scenario, population.devices) / cores()))
+    jobs = []
+    for device in with_data[np.linspace(0, len(with_data) - 1, count).round().astype(int)].tolist():
+        x, y = data.of(device)
+        newest = slice(-job.training.max_samples, None)
+        x, y = x[newest], None if y is None else y[newest]
+        one = LocalJob(model, x, y, (job.seed, 1, device), noise_key=(scenario.seed, 1, device))
+        jobs.append(one._replace(private=_private(scenario, len(x))))
+    return jobs
+
+
+def expected_tasks(scenario: Scenario, devices: int) -> int:
     """Return about how many devices train at a time."""
-    cohort, devices = scenario.job.cohort, scenario.population.devices
+    cohort = scenario.job.cohort
     if cohort.rule == "poisson" and cohort.rate is not None:
         return max(1, math.ceil(cohort.rate * devices))
     return min(devices, cohort.size or devices)
+
+
+def _private(scenario: Scenario, examples: int) -> StepPlan | None:
+    """Return steps like those of a device with so many examples; how much noise there is takes no time."""
+    privacy = scenario.job.privacy
+    if privacy.mode != "example":
+        return None
+    drawn = schedule(scenario.job.training, examples)
+    return StepPlan(drawn.sampling_rate, 1.0, privacy.clip_norm_l2, drawn.steps_per_round)

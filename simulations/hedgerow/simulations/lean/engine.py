@@ -132,7 +132,9 @@ class LeanEngine:
         return self._running
 
     def _started(self) -> _Running:
-        chosen = self._chosen()
+        chosen = choosing.choose(
+            self._recipe, self._parameters, self._scenario, self._population, self._choices
+        )
         world = self._world(chosen)
         state, keeping = self._keeping(world)
         inline = self._workers == 0 or chosen.device != "cpu" or sys.platform != "linux"
@@ -141,11 +143,6 @@ class LeanEngine:
         size = self._workers or choosing.cores()
         pool: Pool = InlinePool(worker.answer) if inline else ForkPool(worker.answer, size)
         return _Running(chosen, world, keeping, shared, pool, state)
-
-    def _chosen(self) -> Chosen:
-        if "kernel" in self._choices:
-            return choosing.replayed(self._choices, self._recipe, self._parameters, self._scenario)
-        return choosing.choose(self._recipe, self._parameters, self._scenario)
 
     def _world(self, chosen: Chosen) -> World:
         n = chosen.kernel.n_parameters

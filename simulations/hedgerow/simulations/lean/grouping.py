@@ -7,6 +7,7 @@ on the number of workers too: they show in nothing but the time.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final
 
 from hedgerow.simulations.engine.protocol import Task
@@ -25,12 +26,14 @@ def cost_of(task: Task, examples: int, local_epochs: int) -> float:
 
 
 def units_of(tasks: Sequence[Task], costs: Sequence[float], group: int) -> list[Unit]:
-    """Return the tasks in units of at most ``group``, the longest first; equals stay in their order."""
+    """Return the tasks in as few units of at most ``group`` as there must be, all of about one size, the longest first.
+
+    Tasks that take as long as each other stay in their order.
+    """
     order = sorted(range(len(tasks)), key=lambda place: -costs[place])
-    cuts = range(0, len(order), group)
-    return [
-        Unit(tuple(order[at : at + group]), tuple(tasks[p] for p in order[at : at + group])) for at in cuts
-    ]
+    count = -(-len(order) // group)
+    cuts = [len(order) * at // count for at in range(count + 1)] if count else []
+    return [Unit(tuple(order[a:b]), tuple(tasks[place] for place in order[a:b])) for a, b in pairwise(cuts)]
 
 
 def bundles_of(units: Sequence[Unit], costs: Sequence[float], workers: int) -> list[tuple[Unit, ...]]:

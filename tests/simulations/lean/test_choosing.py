@@ -1,0 +1,73 @@
+"""The choice among kernels: timed on the run's own devices, or taken from a record."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+from tests.support.simulation_lean import DIGITS, digits_population, make_scenario, tiny_population
+from tests.support.tiny_recipe import RECIPE as TINY
+
+from hedgerow.edge_agent.trainer.local import initial_model
+from hedgerow.shared.errors import ConfigError
+from hedgerow.shared.job import CohortSpec, PrivacySpec
+from hedgerow.simulations.lean.choosing import choose, expected_tasks, sample_jobs
+from hedgerow.simulations.scenario.spec import Scenario
+
+
+def cohort(scenario: Scenario, **fields: object) -> Scenario:
+    job = msgspec.structs.replace(scenario.job, cohort=CohortSpec(**fields))
+    return msgspec.structs.replace(scenario, job=job)
+
+
+def test_cohort_says_how_many_train_at_a_time() -> None:
+    scenario = make_scenario("tiny", 40)
+    assert expected_tasks(scenario, 40) == 40
+    assert expected_tasks(cohort(scenario, rule="fixed", size=7), 40) == 7
+    assert expected_tasks(cohort(scenario, rule="fixed", size=70), 40) == 40
+    assert expected_tasks(cohort(scenario, rule="poisson", rate=0.01), 1000) == 10
+    assert expected_tasks(cohort(scenario, rule="poisson", rate=0.01), 3) == 1
+
+
+def test_sample_is_a_cores_share_of_devices_with_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hedgerow.simulations.lean.choosing.cores", lambda: 2)
+    scenario, population = make_scenario("digits-cnn", 9), digits_population([5, 0, 9, 0, 3, 40, 0, 2, 7])
+    jobs = sample_jobs(DIGITS, DIGITS.check({}), scenario, population)
+    assert [len(job.x) for job in jobs] == [5, 9, 3, 2, 7]
+    np.testing.assert_array_equal(jobs[0].model, initial_model(DIGITS, DIGITS.check({}), 7))
+    assert all(job.private is None for job in jobs)
+
+
+def test_sample_trains_privately_where_the_job_does() -> None:
+    scenario = make_scenario("digits-cnn", 2, privacy=PrivacySpec("example", 2.0, 1e-5, 0.7))
+    jobs = sample_jobs(DIGITS, DIGITS.check({}), scenario, digits_population([16, 16]))
+    plan = jobs[0].private
+    assert plan is not None
+    assert (plan.sampling_rate, plan.steps, plan.clip_norm_l2) == (0.25, 4, 0.7)
+
+
+def test_choice_is_recorded_so_that_it_can_be_taken_again() -> None:
+    scenario, population = make_scenario("digits-cnn", 3), digits_population([4, 4, 4])
+    chosen = choose(DIGITS, DIGITS.check({}), scenario, population, {})
+    record = chosen.recorded(5)
+    assert record["workers"] == "5"
+    again = choose(DIGITS, DIGITS.check({}), scenario, population, record)
+    assert (again.kernel.name, again.group, again.device) == (chosen.kernel.name, chosen.group, chosen.device)
+
+
+def test_a_recipe_that_no_fast_kernel_knows_gets_the_reference() -> None:
+    scenario, population = make_scenario("tiny", 2), tiny_population([2, 2])
+    parameters = TINY.check({"layer": "norm"})
+    assert choose(TINY, parameters, scenario, population, {}).kernel.name == "reference"
+
+
+def test_a_population_without_examples_is_no_reason_to_fail() -> None:
+    scenario, population = make_scenario("digits-cnn", 2), digits_population([0, 0])
+    assert choose(DIGITS, DIGITS.check({}), scenario, population, {}).group >= 1
+
+
+@pytest.mark.parametrize("kernel", ["", "explicit", "explicit:0", "other:1", "explicit:one"])
+def test_a_record_that_names_no_kernel_is_refused(kernel: str) -> None:
+    scenario, population = make_scenario("digits-cnn", 1), digits_population([2])
+    with pytest.raises(ConfigError, match="is no choice"):
+        choose(DIGITS, DIGITS.check({}), scenario, population, {"kernel": kernel})
