@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -68,11 +68,13 @@ class CertificateAuthority:
         try:
             key = load_pem_private_key((folder / "ca.key.pem").read_bytes(), password=None)
             certificate = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
+            # Its own signature is over every byte that means anything.
+            certificate.verify_directly_issued_by(certificate)
         except OSError as error:
             raise StorageError(
                 f"{folder}: no certificate authority ({error.strerror}); run 'hedgerow server init'"
             ) from error
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
             raise StorageError(
                 f"{folder}: the authority's key or certificate is damaged; restore it from a backup"
             ) from error
@@ -112,7 +114,14 @@ class CertificateAuthority:
             key = load_pem_private_key(pair.key.read_bytes(), password=None)
             certificate.verify_directly_issued_by(self.certificate)
             named = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        except (OSError, ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+            InvalidSignature,
+            UnsupportedAlgorithm,
+            x509.ExtensionNotFound,
+        ):
             return False
         if (
             key.public_key() != certificate.public_key()
