@@ -25,7 +25,7 @@ def client_app(world: ray.ObjectRef[World]) -> ClientApp:
     """Return the ClientApp whose actors find their world in Ray's object store."""
     app = ClientApp()
 
-    @app.train()  # type: ignore[untyped-decorator]
+    @app.train()
     def train(message: Message, context: Context) -> Message:  # noqa: ARG001
         return Message(trained(message.content, _engine(world)), reply_to=message)
 

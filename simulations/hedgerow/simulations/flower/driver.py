@@ -83,7 +83,7 @@ def main(arguments: list[str]) -> int:
 def _simulate(start: Start, link: _Link) -> None:
     server = ServerApp()
 
-    @server.main()  # type: ignore[untyped-decorator]
+    @server.main()
     def serve(grid: Grid, context: Context) -> None:  # noqa: ARG001
         rounds = Rounds(grid, start.nodes)
         link.tell(Ready())

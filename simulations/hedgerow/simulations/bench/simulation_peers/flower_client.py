@@ -30,7 +30,7 @@ def load_data() -> tuple[PeerTask, torch.Tensor, torch.Tensor | None]:
     return task, as_input(task.net, task.x), None if task.y is None else torch.from_numpy(task.y)
 
 
-@app.train()  # type: ignore[untyped-decorator]
+@app.train()
 def train(msg: Message, context: Context) -> Message:  # noqa: ARG001
     """Train the device that the message names."""
     task, x, y = load_data()

@@ -115,7 +115,7 @@ def main(arguments: list[str]) -> None:
     task = read_task(folder)
     server = ServerApp()
 
-    @server.main()  # type: ignore[untyped-decorator]
+    @server.main()
     def run(grid: Grid, context: Context) -> None:  # noqa: ARG001
         serve(FlowerRounds(task, grid))
 

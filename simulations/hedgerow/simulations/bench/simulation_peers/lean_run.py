@@ -84,7 +84,6 @@ class LeanRounds:
 
 def scenario_of(task: PeerTask, setup: Setup) -> Scenario:
     """Return the scenario that a task and a setup amount to."""
-    mode = "example" if setup.private else "none"
     return Scenario(
         name="bench",
         seed=task.seed,
@@ -94,7 +93,7 @@ def scenario_of(task: PeerTask, setup: Setup) -> Scenario:
             recipe=task.recipe,
             parameters=task.parameters,
             seed=task.seed,
-            privacy=PrivacySpec(mode, epsilon=8.0, delta=1e-5) if setup.private else PrivacySpec("none"),
+            privacy=PrivacySpec("example", epsilon=8.0, delta=1e-5) if setup.private else PrivacySpec("none"),
             cohort=CohortSpec("fixed", size=setup.cohort),
             training=TrainingSpec(batch_size=task.batch, learning_rate=task.learning_rate),
         ),

@@ -60,7 +60,7 @@ def train_private(
     for _ in range(CHECK_STEPS if whole else 1):
         for drawn in loader:
             optimizer.zero_grad()
-            _loss(private, drawn).backward()
+            _loss(private, drawn).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     return {name: value.detach().clone() for name, value in net.state_dict().items()}
 

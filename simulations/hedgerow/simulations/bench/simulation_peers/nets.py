@@ -89,8 +89,9 @@ class Autoencoder(nn.Module):
 
 def make_net(net: dict[str, Any]) -> nn.Module:
     """Return the network that a task names: ``kind`` and the sizes that its class takes."""
-    kinds = {"image": ImageNet, "digits": DigitsNet, "mlp": Mlp, "autoencoder": Autoencoder}
-    return kinds[net["kind"]](**{key: value for key, value in net.items() if key != "kind"})
+    kinds: dict[str, Any] = {"image": ImageNet, "digits": DigitsNet, "mlp": Mlp, "autoencoder": Autoencoder}
+    made: nn.Module = kinds[net["kind"]](**{key: value for key, value in net.items() if key != "kind"})
+    return made
 
 
 def as_input(net: dict[str, Any], x: npt.NDArray[np.float32]) -> torch.Tensor:
@@ -108,4 +109,4 @@ def load_vector(net: nn.Module, vector: npt.NDArray[np.float32]) -> None:
 def as_vector(net: nn.Module) -> npt.NDArray[np.float32]:
     """Return all parameters as one flat vector."""
     with torch.no_grad():
-        return nn.utils.parameters_to_vector(net.parameters()).numpy().copy()  # type: ignore[no-any-return]
+        return nn.utils.parameters_to_vector(net.parameters()).numpy().copy()

@@ -63,7 +63,7 @@ class PflRounds:
         self._x = as_input(task.net, task.x)
         self._y = None if task.y is None else torch.from_numpy(task.y)
         self._net: Any = make_net(task.net)
-        self._net.metrics = self._metrics
+        setattr(self._net, "metrics", self._metrics)  # noqa: B010  (a module's own are tensors and modules)
         self._data: Any = None
         self.configure(Setup(1))
 
@@ -95,7 +95,7 @@ class PflRounds:
 
     def _drop_data(self) -> None:
         """End the process that draws users for the data before: pfl keeps it until the program ends."""
-        sampler = getattr(self._data, "_sample_fn", None)
+        sampler: Any = getattr(self._data, "_sample_fn", None)
         if hasattr(sampler, "set_cohort_size"):
             sampler.__del__()
 

@@ -83,7 +83,7 @@ class PeerTask:
 
     def rows(self, round: int, device: int) -> Ints:
         """Return the rows of ``x`` that a device trains on in a round, in order."""
-        return self.offsets[device] + self.order(round, device)
+        return np.asarray(self.offsets[device] + self.order(round, device), np.int64)
 
 
 def write_task(task: PeerTask, folder: Path) -> None:
@@ -93,8 +93,10 @@ def write_task(task: PeerTask, folder: Path) -> None:
         for name in ("net", "recipe", "parameters", "seed", "batch", "learning_rate")
     }
     (folder / "task.json").write_text(json.dumps(plain))
-    labels = {} if task.y is None else {"y": task.y}
-    np.savez(folder / "data.npz", x=task.x, offsets=task.offsets, model=task.model, **labels)
+    arrays: dict[str, Any] = {"x": task.x, "offsets": task.offsets, "model": task.model}
+    if task.y is not None:
+        arrays["y"] = task.y
+    np.savez(folder / "data.npz", **arrays)
 
 
 def read_task(folder: Path) -> PeerTask:
