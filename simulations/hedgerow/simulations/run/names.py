@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -63,14 +64,16 @@ def parse_override(text: str) -> Override:
     if not sign or not path.strip():
         raise ConfigError(f"--set {text}: expected PATH=VALUE, for example job.training.learning_rate=0.1")
     try:
-        return path.strip(), tomllib.loads(f"value = {value.strip()}")["value"]
+        found = tomllib.loads(f"value = {value.strip()}")["value"]
     except tomllib.TOMLDecodeError:
-        return path.strip(), value.strip()
+        found = value.strip()
+    # ``nan`` is a number in TOML and an attack in a scenario; no field takes the number.
+    return path.strip(), value.strip() if isinstance(found, float) and not math.isfinite(found) else found
 
 
 def with_overrides(scenario: Scenario, changes: Sequence[Override], where: str) -> Scenario:
     """Return ``scenario`` with each dotted path set. Raises ConfigError for a path or a value that it cannot have."""
-    table = msgspec.to_builtins(scenario)
+    table = msgspec.json.decode(msgspec.json.encode(scenario))  # lists, where builtins would keep tuples
     for path, value in changes:
         _set(table, path, value, where)
     return from_table(table, Scenario, f"{where} with {', '.join(path for path, _ in changes)} set")
