@@ -97,16 +97,17 @@ def starts_of(family: str, first_round_s: dict[str, float], errors: dict[str, st
 
 
 def all_met(result: dict[str, Any]) -> bool:
-    """Say whether every wanted figure of a result was reached, by engines that all came to the same model."""
-    judged = [row["met"] for found in result["workloads"] for row in found["engines"]]
-    judged += [row["same"] for found in result["workloads"] for row in found["engines"]]
-    judged += [start["met"] for start in result["starts"]]
+    """Say whether every wanted figure was reached, by engines that all ran and came to the same model."""
+    rows = [row for found in result["workloads"] for row in found["engines"]]
+    judged = [row["met"] is True for row in rows if row["wanted_ratio"] is not None]
+    judged += [row["same"] is True for row in rows]
+    judged += [start["met"] is True for start in result["starts"] if start["wanted_s"] is not None]
     judged += [
         found["of_floor"] is not None and found["of_floor"] >= found["wanted_of_floor"]
         for found in result["workloads"]
         if found["wanted_of_floor"] is not None
     ]
-    return all(verdict is not False for verdict in judged) and any(judged)
+    return bool(judged) and all(judged)
 
 
 def _rounded(seconds: float) -> float:
