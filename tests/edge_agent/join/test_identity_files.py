@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -102,6 +103,63 @@ def test_certificate_for_this_key_and_name_is_accepted(
     certificate = authority.issuer.device("pump-1", key.public_key(), NOW)
 
     assert check_certificate(pem(certificate), authority.pem, key, "pump-1") == certificate
+
+
+def armoured(der: bytes) -> str:
+    body = base64.encodebytes(der).decode()
+    return f"-----BEGIN CERTIFICATE-----\n{body}-----END CERTIFICATE-----\n"
+
+
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")
+@pytest.mark.parametrize("flip", [0x01, 0x02, 0x10, 0x80, 0xFF])
+def test_a_certificate_with_any_byte_changed_is_refused_unless_all_that_was_signed_is_the_same(
+    authority: CertificateAuthority, tmp_path: Path, flip: int
+) -> None:
+    """The few bytes around what is signed may be written in more than one way."""
+    key = make_key(tmp_path / "k")
+    certificate = authority.issuer.device("pump-1", key.public_key(), NOW)
+    der, accepted = certificate.public_bytes(Encoding.DER), 0
+    for place in range(len(der)):
+        changed = der[:place] + bytes([der[place] ^ flip]) + der[place + 1 :]
+        try:
+            found = check_certificate(armoured(changed), authority.pem, key, "pump-1")
+        except ContentError as error:
+            assert "certificate from the server" in str(error)
+        else:
+            assert found.tbs_certificate_bytes == certificate.tbs_certificate_bytes
+            accepted += 1
+    assert accepted <= 2
+
+
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")
+@pytest.mark.parametrize("flip", [0x01, 0x02, 0x80, 0xFF])
+def test_a_certificate_under_a_ca_with_any_byte_changed_is_never_installed_but_for_its_own_signature(
+    authority: CertificateAuthority, tmp_path: Path, flip: int
+) -> None:
+    """Whether the CA is the fleet's is decided by the pin of its key; this is what stands behind that."""
+    key = make_key(tmp_path / "k")
+    certificate = authority.issuer.device("pump-1", key.public_key(), NOW)
+    der = authority.certificate.public_bytes(Encoding.DER)
+    for place in range(len(der)):
+        changed = der[:place] + bytes([der[place] ^ flip]) + der[place + 1 :]
+        try:
+            assert check_certificate(pem(certificate), armoured(changed), key, "pump-1") == certificate
+        except ContentError:
+            continue
+        same = x509.load_der_x509_certificate(changed)
+        assert same.public_key() == authority.certificate.public_key()
+
+
+@pytest.mark.parametrize("text", ["", "garbage", "-----BEGIN CERTIFICATE-----\n", "ä" * 100, "\x00"])
+def test_what_is_no_certificate_is_never_installed(
+    authority: CertificateAuthority, tmp_path: Path, text: str
+) -> None:
+    key = make_key(tmp_path / "k")
+    good = pem(authority.issuer.device("pump-1", key.public_key(), NOW))
+
+    for certificate, ca in ((text, authority.pem), (good, text)):
+        with pytest.raises(ContentError, match="not one of its CA"):
+            check_certificate(certificate, ca, key, "pump-1")
 
 
 def test_certificate_of_another_key_name_or_ca_is_refused(

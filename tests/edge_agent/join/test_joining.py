@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import re
@@ -13,12 +14,15 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from tests.support.fleet import TUF_ROOT, FleetServer, client_of, running_server
 
 from hedgerow.edge_agent.config import MqttConfig, read_config
 from hedgerow.edge_agent.home import AgentHome
 from hedgerow.edge_agent.join.identity import make_key
 from hedgerow.edge_agent.join.joining import join, name_from_host
+from hedgerow.edge_agent.join.pinned import _pin_of
 from hedgerow.server.pki.authority import CertificateAuthority
 from hedgerow.server.store.database import utc_now
 from hedgerow.shared.errors import AuthError, ConfigError, ContentError, TransportError
@@ -176,14 +180,34 @@ def test_what_is_no_ca_is_refused(
         join(server.fleet.tokens.issue().text(), tmp_path / "home", url=recorder.url, device="careful")
 
 
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")
+@pytest.mark.parametrize("flip", [0x01, 0x02, 0x80, 0xFF])
+def test_a_ca_with_any_byte_changed_is_the_pinned_one_or_refused(tmp_path: Path, flip: int) -> None:
+    """What comes back is read before anything of it is believed: no bytes may do more than be refused."""
+    authority = CertificateAuthority.create(tmp_path / "pki")
+    der = authority.certificate.public_bytes(Encoding.DER)
+    for place in range(len(der)):
+        changed = base64.encodebytes(der[:place] + bytes([der[place] ^ flip]) + der[place + 1 :]).decode()
+        answer = f"-----BEGIN CERTIFICATE-----\n{changed}-----END CERTIFICATE-----\n"
+        with contextlib.suppress(ContentError):
+            if _pin_of(answer) == authority.pin:
+                found = x509.load_pem_x509_certificate(answer.encode())
+                assert found.public_key() == authority.certificate.public_key()
+
+
+def test_a_chain_where_one_ca_is_expected_is_refused(tmp_path: Path) -> None:
+    authority = CertificateAuthority.create(tmp_path / "pki")
+
+    with pytest.raises(ContentError, match="more than one certificate"):
+        _pin_of(authority.pem * 2)
+
+
 @pytest.mark.parametrize(
     "changes", [{"certificate_pem": "garbage"}, {"device": "other"}, {"certificate_pem": "foreign"}, None]
 )
 def test_answer_that_cannot_work_is_not_installed(tmp_path: Path, changes: dict[str, str] | None) -> None:
     authority = CertificateAuthority.create(tmp_path / "pki")
     foreign = authority.issuer.device("pump-1", make_key(tmp_path / "k").public_key(), utc_now())
-    from cryptography.hazmat.primitives.serialization import Encoding
-
     answer = {
         "device": "pump-1",
         "certificate_pem": "",

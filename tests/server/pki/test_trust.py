@@ -195,4 +195,25 @@ def test_a_certificate_with_any_byte_changed_is_refused(data: st.DataObject) -> 
         judge_certificate(bytes(der), GARBAGE_CASE.issuer.certificate, {known.serial: known}.get, NOW)
 
 
+@pytest.mark.parametrize("flip", [0x01, 0x02, 0x10, 0x80, 0xFF])
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")
+def test_a_certificate_is_refused_whichever_byte_was_changed(flip: int) -> None:
+    """Each byte in turn: version, serial, names, times, key, extensions, signature."""
+    der = GARBAGE_CASE.certificate.public_bytes(Encoding.DER)
+    known = GARBAGE_CASE.record
+    for place in range(len(der)):
+        changed = der[:place] + bytes([der[place] ^ flip]) + der[place + 1 :]
+        with pytest.raises(AuthError):
+            judge_certificate(changed, GARBAGE_CASE.issuer.certificate, lambda _: known, NOW)
+
+
+@pytest.mark.parametrize("length", [0, 1, 4, 100, -1])
+def test_a_certificate_that_is_cut_off_or_followed_by_more_is_refused(length: int) -> None:
+    der = GARBAGE_CASE.certificate.public_bytes(Encoding.DER)
+    known = GARBAGE_CASE.record
+    for changed in (der[:length], der + b"\x00", der + der):
+        with pytest.raises(AuthError):
+            judge_certificate(changed, GARBAGE_CASE.issuer.certificate, lambda _: known, NOW)
+
+
 GARBAGE_CASE = Case()

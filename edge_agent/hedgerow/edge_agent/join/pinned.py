@@ -10,6 +10,7 @@ import http.client
 import ssl
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from hedgerow.edge_agent.link.client import split_url
@@ -62,10 +63,10 @@ def _download(url: str, timeout_s: float) -> str:
 def _pin_of(pem: str) -> str:
     try:
         certificates = x509.load_pem_x509_certificates(pem.encode())
-    except ValueError as error:
+        keys = [certificate.public_key() for certificate in certificates]
+        spki = [key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) for key in keys]
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise ContentError("the server's answer holds no certificate") from error
-    if len(certificates) != 1:
+    if len(spki) != 1:
         raise ContentError("the server's answer holds more than one certificate; expected its CA alone")
-    return spki_pin(
-        certificates[0].public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    )
+    return spki_pin(spki[0])

@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 import msgspec
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -23,6 +23,16 @@ from hedgerow.shared.join_token import secret_hash
 
 MAX_TOKEN_FAILURES: Final = 10
 _NO_SECRET: Final = "0" * 64
+_UNREADABLE: Final = (
+    ValueError,
+    TypeError,
+    InvalidSignature,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.ExtensionNotFound,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 
 
 class NameTakenError(HedgerowError):
@@ -116,7 +126,7 @@ def judge_certificate(
         certificate = x509.load_der_x509_certificate(der)
         certificate.verify_directly_issued_by(ca)
         name, uris, purposes = _identity(certificate)
-    except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound) as error:
+    except _UNREADABLE as error:
         raise AuthError("the certificate is not one of this fleet's CA") from error
     if not certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc:
         raise AuthError(
