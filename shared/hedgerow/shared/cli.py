@@ -27,10 +27,18 @@ _ABOUT = {
     "agent": "join a fleet, run the device daemon, ask it",
     "job": "submit, watch and list training jobs",
     "model": "list, show and roll back models",
+    "simulate": "try a scenario on this machine",
     "bench": "measure against named peers",
     "doctor": "find what is wrong with this installation or device",
 }
-_EXTRA = {"server": "server", "job": "server", "model": "server", "demo": "demo", "bench": "demo"}
+_EXTRA = {
+    "server": "server",
+    "job": "server",
+    "model": "server",
+    "demo": "demo",
+    "bench": "demo",
+    "simulate": "simulation",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
