@@ -16,12 +16,13 @@ from tests.support.tiny_recipe import WIDTH, TinyRecipe
 
 from hedgerow.edge_agent.trainer.sgd import PlainTrainer
 from hedgerow.models.recipe import PublicSet, Recipe, TrainingSet
-from hedgerow.models.recipes.digits import RECIPE as DIGITS
+from hedgerow.models.recipes import digits
 from hedgerow.shared.job import Job, PrivacySpec, StrategySpec, TrainingSpec
 from hedgerow.simulations.engine.protocol import Batch, Task, Vector
 from hedgerow.simulations.population.values import FlatData, Phase, Population
 from hedgerow.simulations.scenario.spec import PopulationSpec, Scenario
 
+DIGITS = digits.RECIPE
 MARK = 0.6180339
 
 
@@ -117,7 +118,7 @@ class SuddenRecipe(TinyRecipe):
         file.touch()
 
     def loss(self, module: torch.nn.Module, x: torch.Tensor, y: torch.Tensor | None) -> torch.Tensor:
-        if self._file.exists() and bool((x[:, 0] == np.float32(MARK)).any()):
+        if self._file.exists() and bool(torch.isin(x[:, 0], torch.tensor(MARK)).any()):
             if not self._always:
                 self._file.unlink()
             self._what()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from hedgerow.simulations.lean.choosing import choose, expected_tasks, sample_jo
 from hedgerow.simulations.scenario.spec import Scenario
 
 
-def cohort(scenario: Scenario, **fields: object) -> Scenario:
+def cohort(scenario: Scenario, **fields: Any) -> Scenario:
     job = msgspec.structs.replace(scenario.job, cohort=CohortSpec(**fields))
     return msgspec.structs.replace(scenario, job=job)
 

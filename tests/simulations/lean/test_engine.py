@@ -26,7 +26,7 @@ from hedgerow.shared.packing import pack, unpack
 from hedgerow.simulations.engine.errors import EngineError
 from hedgerow.simulations.engine.protocol import Answer, Attack, Batch, Task, Vector
 from hedgerow.simulations.lean.engine import LeanEngine
-from hedgerow.simulations.population.values import Phase, Population
+from hedgerow.simulations.population.values import FlatData, Ints, Phase, Population
 from hedgerow.simulations.scenario.spec import Scenario
 
 COUNTS = (6, 11, 0, 3, 9, 1, 14, 5)
@@ -320,7 +320,9 @@ def test_ten_thousand_tiny_devices_are_one_batch() -> None:
     assert np.isfinite(answer.total).all()
 
 
-def _rest(population: Population):
+def _rest(
+    population: Population,
+) -> tuple[PublicSet, FlatData | None, Ints, Ints, tuple[str, ...]]:
     return (
         population.held_out,
         population.device_test,

@@ -161,7 +161,9 @@ def test_personal_layers_stay_on_the_device_and_are_there_the_next_time(workers:
             answer = engine.train(batch(model, tasks([0, 2], round=round)))
             updates = {device: whole_update(population, mine[device], device, round) for device in (0, 2)}
             np.testing.assert_array_equal(answer.total[-size:], np.zeros(size))
-            np.testing.assert_allclose(answer.total[:-size], sum(updates.values())[:-size], atol=2e-6)
+            np.testing.assert_allclose(
+                answer.total[:-size], np.sum([*updates.values()], axis=0)[:-size], atol=2e-6
+            )
             model = (model + answer.total / 2).astype(np.float32)
             for device, update in updates.items():
                 mine[device] = np.concatenate([model[:-size], mine[device][-size:] + update[-size:]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from fractions import Fraction
 from itertools import pairwise
 
@@ -40,8 +41,10 @@ def test_sum_is_within_half_a_step_a_term_of_the_exact_one() -> None:
     step = Fraction(1, 2) ** exponent_for(weights)
     got = summed(rows, weights, [7])
     for column in range(20):
-        exact = sum(Fraction(w) * Fraction(float(v)) for w, v in zip(weights, rows[:, column], strict=True))
-        assert abs(Fraction(float(got[column])) - exact) <= 7 * step / 2 + abs(exact) * Fraction(1, 2**52)
+        terms = zip(weights, rows[:, column].tolist(), strict=True)
+        exact = sum((Fraction(weight) * Fraction(value) for weight, value in terms), Fraction())
+        error = abs(Fraction(float(got[column])) - exact)
+        assert error <= 7 * step / 2 + abs(exact) / 2**52
 
 
 @pytest.mark.parametrize("weighting", ["uniform", "samples"])
@@ -92,7 +95,7 @@ def test_weights_that_no_lattice_fits_are_refused(weight: float) -> None:
 def test_guard_is_held_for_each_block_while_it_changes() -> None:
     held: list[int] = []
 
-    def guard(block: int):
+    def guard(block: int) -> AbstractContextManager[object]:
         held.append(block)
         return unguarded(block)
 

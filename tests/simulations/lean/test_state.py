@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ def kept(state: DeviceState, device: int, round: int) -> float | None:
 
 
 @pytest.fixture(params=["memory", "folder"])
-def state(request: pytest.FixtureRequest, tmp_path: Path):
+def state(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[DeviceState]:
     made = DeviceState(4, 5, None if request.param == "memory" else tmp_path / "state")
     yield made
     made.close()

@@ -26,7 +26,7 @@ from tests.support.simulation_lean import (
 from tests.support.tiny_recipe import RECIPE as TINY
 
 from hedgerow.simulations.engine.errors import EngineError
-from hedgerow.simulations.engine.protocol import Vector
+from hedgerow.simulations.engine.protocol import Doubles
 from hedgerow.simulations.lean.engine import LeanEngine
 from hedgerow.simulations.population.values import Population
 
@@ -38,7 +38,7 @@ def population() -> Population:
     return marked(tiny_population(COUNTS), 3)
 
 
-def honest(rounds: int = 1, name: str = "fedavg") -> list[Vector]:
+def honest(rounds: int = 1, name: str = "fedavg") -> list[Doubles]:
     scenario = make_scenario("tiny", 8, strategy=strategy(name))
     with LeanEngine(scenario, TINY, population(), workers=0) as engine:
         engine.open()
@@ -46,7 +46,8 @@ def honest(rounds: int = 1, name: str = "fedavg") -> list[Vector]:
 
 
 def children() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
+    found: list[psutil.Process] = psutil.Process().children(recursive=True)
+    return found
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
