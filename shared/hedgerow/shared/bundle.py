@@ -81,6 +81,7 @@ class PrivacyReport(msgspec.Struct, frozen=True):
     """What is claimed of the training, and how: one statement per job. ``epsilon`` None means none (ε = ∞).
 
     ``figures`` are what the claim is reckoned from, and by other accountants and relations, where they are public.
+    ``ledger_head`` commits to the server's charges for the job, empty where devices keep the ledger.
     """
 
     mode: str
@@ -95,6 +96,7 @@ class PrivacyReport(msgspec.Struct, frozen=True):
     withheld: tuple[str, ...]
     notes: tuple[str, ...] = ()
     figures: dict[str, float] = {}
+    ledger_head: str = ""
 
 
 class Manifest(msgspec.Struct, frozen=True):

@@ -12,8 +12,7 @@ from tests.edge_agent.trainer.test_session import NONE, Device, delta_of, instru
 from tests.support.tiny_recipe import examples
 
 from hedgerow.edge_agent.trainer.codes import Code
-from hedgerow.shared.job import PrivacySpec, TrainingSpec
-from hedgerow.shared.packing import Packing
+from hedgerow.shared.job import Packing, PrivacySpec, TrainingSpec
 from hedgerow.shared.privacy.central import norm_l2
 from hedgerow.shared.privacy.entries import Unprotected
 from hedgerow.shared.privacy.ledger_file import verify

@@ -15,7 +15,7 @@ from hedgerow.server.jobs.store import JobStore
 from hedgerow.server.ledger.accounts import PrivacyLedger, charge, reserve
 from hedgerow.server.rounds.tables import ContributionRow
 from hedgerow.server.store.database import Database
-from hedgerow.shared.errors import BudgetError, ConfigError, IntegrityError
+from hedgerow.shared.errors import BudgetError, ConfigError, IntegrityError, StorageError
 from hedgerow.shared.job import CohortSpec, Job, PrivacySpec
 from hedgerow.shared.privacy.events import CentralRounds
 
@@ -27,6 +27,7 @@ CENTRAL = Job(
     privacy=PrivacySpec(mode="central-poisson", noise_multiplier=1.5, delta=1e-3),
     cohort=CohortSpec(rule="poisson", rate=0.2),
 )
+MODEL = "b" * 64
 NONE = Job(name="t", recipe="r", privacy=PrivacySpec("none"))
 
 
@@ -88,7 +89,7 @@ def test_a_round_is_reserved_then_charged_with_its_epsilon(database: Database, l
 
     run(database, reserve, "j", 1)
     assert charges(database) == [("j", 1, "reserved", None)]
-    run(database, charge, "j", 1, 0.7)
+    run(database, charge, "j", 1, 0.7, MODEL)
     assert charges(database) == [("j", 1, "charged", 0.7)]
     record = JobStore(database).get("j")
     assert record is not None
@@ -102,7 +103,7 @@ def test_a_round_cannot_be_reserved_twice(database: Database, ledger: PrivacyLed
 
     with pytest.raises(KeyTakenError):
         run(database, reserve, "j", 1)
-    run(database, charge, "j", 1, 0.7)
+    run(database, charge, "j", 1, 0.7, MODEL)
     with pytest.raises(KeyTakenError):
         run(database, reserve, "j", 1)
     assert charges(database) == [("j", 1, "charged", 0.7)]
@@ -115,11 +116,11 @@ def test_a_round_cannot_be_charged_twice_nor_without_a_reservation(
     ledger.open("j", CENTRAL, DEVICES)
 
     with pytest.raises(IntegrityError, match="not reserved"):
-        run(database, charge, "j", 1, 0.7)
+        run(database, charge, "j", 1, 0.7, MODEL)
     run(database, reserve, "j", 1)
-    run(database, charge, "j", 1, 0.7)
+    run(database, charge, "j", 1, 0.7, MODEL)
     with pytest.raises(IntegrityError, match="not reserved"):
-        run(database, charge, "j", 1, 0.9)
+        run(database, charge, "j", 1, 0.9, MODEL)
     assert charges(database) == [("j", 1, "charged", 0.7)]
 
 
@@ -141,7 +142,7 @@ def test_a_charge_in_a_transaction_that_fails_is_no_charge(database: Database, l
     run(database, reserve, "j", 1)
 
     with pytest.raises(RuntimeError), database.transaction() as session:
-        charge(session.connection(), "j", 1, 0.7)
+        charge(session.connection(), "j", 1, 0.7, MODEL)
         raise RuntimeError("the disk is full")
 
     assert charges(database) == [("j", 1, "reserved", None)]
@@ -151,7 +152,7 @@ def test_jobs_without_an_account_are_let_through(database: Database) -> None:
     submit(database, "plain", NONE)
 
     run(database, reserve, "plain", 1)
-    run(database, charge, "plain", 1, None)
+    run(database, charge, "plain", 1, None, MODEL)
 
     assert charges(database) == []
 
@@ -163,8 +164,8 @@ def test_a_job_that_was_cut_short_gives_back_what_it_never_began(
     ledger.open("j", CENTRAL, DEVICES)
     for round in (1, 2, 3):
         run(database, reserve, "j", round)
-    run(database, charge, "j", 1, 0.7)
-    run(database, charge, "j", 2, 0.9)
+    run(database, charge, "j", 1, 0.7, MODEL)
+    run(database, charge, "j", 2, 0.9, MODEL)
     rounds = [event.rounds for event in ledger.accounts()[0].committed() if isinstance(event, CentralRounds)]
     assert rounds == [5]
 
@@ -182,10 +183,10 @@ def test_a_job_in_packaging_or_delivered_counts_with_every_round(
     ledger.open("j", CENTRAL, DEVICES)
     for round in range(1, 6):
         run(database, reserve, "j", round)
-        run(database, charge, "j", round, 0.1 * round)
+        run(database, charge, "j", round, 0.1 * round, MODEL)
 
     for state in ("packaging", "delivered"):
-        JobStore(database).move("j", state)  # type: ignore[arg-type]
+        JobStore(database).move("j", state)
         assert ledger.accounts()[0].committed() == (CentralRounds(0.2, 1.5, 5),)
 
 
@@ -293,3 +294,77 @@ def test_a_job_of_another_mode_gets_no_account(database: Database, ledger: Priva
     with pytest.raises(ConfigError, match=r"privacy\.mode"):
         ledger.open("plain", NONE, DEVICES)
     assert ledger.account("plain") is None
+
+
+def released(database: Database, ledger: PrivacyLedger, rounds: int = 5) -> str:
+    """Charge some rounds of a job and return its id."""
+    submit(database, "j")
+    ledger.open("j", CENTRAL, DEVICES)
+    for round in range(1, rounds + 1):
+        run(database, reserve, "j", round)
+        run(database, charge, "j", round, 0.1 * round, f"{round}" * 64)
+    return "j"
+
+
+def test_charges_are_a_chain_whose_end_commits_to_all_of_them(
+    database: Database, ledger: PrivacyLedger
+) -> None:
+    released(database, ledger, 3)
+    after_three = ledger.verify("j")
+    run(database, reserve, "j", 4)
+    assert ledger.verify("j") == after_three, "a reservation is no charge"
+    run(database, charge, "j", 4, 0.4, MODEL)
+
+    assert ledger.verify("j") != after_three
+    assert PrivacyLedger(database).verify("j") == ledger.verify("j")
+    record = ledger.record("j")
+    assert record is not None
+    assert record.ledger_head == ledger.verify("j")
+
+
+@pytest.mark.parametrize(
+    ("change", "at"),
+    [
+        ("update privacy_charges set epsilon = 0.01 where round = 3", 3),
+        ("update privacy_charges set model_sha256 = 'c' where round = 1", 1),
+        ("delete from privacy_charges where round = 2", 2),
+        ("update privacy_charges set state = 'reserved' where round = 4", 4),
+        ("update privacy_charges set hash = '' where round = 5", 5),
+        ("update privacy_accounts set devices = '[\"d00\"]'", 1),
+        ("update privacy_accounts set earlier_unprotected = 1", 1),
+        ("update privacy_accounts set plan = replace(plan, '1.5', '2.5')", 1),
+    ],
+)
+def test_a_ledger_that_was_altered_is_noticed_at_the_first_round_that_is_off(
+    database: Database, ledger: PrivacyLedger, change: str, at: int
+) -> None:
+    released(database, ledger)
+    ledger.verify("j")
+    with database.transaction() as session:
+        session.execute(text(change))
+
+    with pytest.raises(IntegrityError, match=f"job j is altered at round {at}"):
+        ledger.verify("j")
+    with pytest.raises(IntegrityError):
+        ledger.record("j")
+
+
+def test_a_charge_taken_off_the_end_is_seen_by_who_kept_the_head(
+    database: Database, ledger: PrivacyLedger
+) -> None:
+    released(database, ledger)
+    kept = ledger.verify("j")
+    with database.transaction() as session:
+        session.execute(text("delete from privacy_charges where round = 5"))
+
+    assert ledger.verify("j") != kept
+
+
+def test_a_job_without_an_account_has_no_record_and_no_chain(
+    database: Database, ledger: PrivacyLedger
+) -> None:
+    submit(database, "plain", NONE)
+
+    assert ledger.record("plain") is None
+    with pytest.raises(StorageError, match="no account"):
+        ledger.verify("plain")

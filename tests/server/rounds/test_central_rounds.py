@@ -45,6 +45,10 @@ def constant(value: float) -> Callable[[str, TrainInstruction, Vector], Answer]:
     return lambda _device, _instruction, model: Answer(np.full(model.size, value, np.float32))
 
 
+def always(answer: Answer | None) -> Callable[[str, TrainInstruction, Vector], Answer | None]:
+    return lambda _device, _instruction, _model: answer
+
+
 class Bed:
     """A job service over a fake fleet, with what its job became."""
 
@@ -148,8 +152,7 @@ def test_whoever_does_not_answer_counts_as_zero_and_the_denominator_stays(
         ]
         for index, device in enumerate(names(8)):
             if index >= answering:
-                fault = faults[index]
-                bed.fleet.behaviours[device] = lambda _d, _i, _m, fault=fault: fault
+                bed.fleet.behaviours[device] = always(faults[index])
         bed.fleet.behaviour = constant(0.01)
         record = await bed.run(toml(rounds=1, z=1.0).replace(b"round_s = 5.0", b"round_s = 0.6"))
         assert record.state == "delivered", record.reason
@@ -323,9 +326,10 @@ def test_a_later_job_over_the_same_devices_starts_from_what_was_spent(tmp_path: 
         assert (two[0].epsilon or 0.0) > (one[1].epsilon or 0.0)
         handover = bed.parts.on_trained
         assert isinstance(handover, Handover)
-        account = handover.jobs[1].account
-        assert account is not None
-        assert account.earlier == (CentralRounds(1.0, 3.0, 2),)
+        central = handover.jobs[1].central
+        assert central is not None
+        assert central.earlier == (CentralRounds(1.0, 3.0, 2),)
+        assert central.ledger_head == bed.parts.ledger.verify(later.job_id) != ""
         assert handover.jobs[1].epsilon == two[1].epsilon
 
     over(tmp_path, check)

@@ -180,7 +180,11 @@ def test_replacing_costs_more_than_zeroing_out_and_less_than_twice_one_after_the
 
 
 def test_rounds_of_jobs_compose_and_never_mix_with_the_steps_of_a_device() -> None:
-    apart = [CentralRounds(0.1, 1.2, 3), DpSgdSteps(0.1, 1.2, 3), CentralRounds(0.1, 1.2, 4)]
+    apart: list[PrivacyEvent] = [
+        CentralRounds(0.1, 1.2, 3),
+        DpSgdSteps(0.1, 1.2, 3),
+        CentralRounds(0.1, 1.2, 4),
+    ]
 
     assert merged(apart) == (DpSgdSteps(0.1, 1.2, 3), CentralRounds(0.1, 1.2, 7))
     assert epsilon(apart, 1e-5) == pytest.approx(epsilon([CentralRounds(0.1, 1.2, 10)], 1e-5), rel=1e-6)

@@ -161,7 +161,7 @@ def test_no_noise_is_no_noise(z: float, clip: float) -> None:
 
 def test_a_float32_sum_is_refused() -> None:
     with pytest.raises(ValueError, match="float64"):
-        add_central_noise(np.zeros(3, np.float32), 1.0, 1.0, SystemRandom())  # type: ignore[arg-type]
+        add_central_noise(np.zeros(3, np.float32), 1.0, 1.0, SystemRandom())
 
 
 def test_a_plan_from_noise_has_the_epsilon_of_the_oracle() -> None:

@@ -60,10 +60,7 @@ class Packaging:
         folder = self._work / f"{model}-{version}"
         shutil.rmtree(folder, ignore_errors=True)
         self._work.mkdir(parents=True, exist_ok=True)
-        account = trained.account
-        report = await asyncio.to_thread(
-            privacy_report, trained.job.privacy, account.record() if account else None
-        )
+        report = await asyncio.to_thread(privacy_report, trained.job.privacy, trained.central)
         request = PackageRequest(
             job_id=trained.job_id,
             job_name=trained.job.name,

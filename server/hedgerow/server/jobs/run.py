@@ -132,7 +132,7 @@ class JobRun:
             ):  # a model without a score is still a model: the gate decides
                 scores = await self._score(bytes(model_bytes(model)))
         devices = await asyncio.to_thread(parts.jobs.contributors, job_id)
-        account = await asyncio.to_thread(parts.ledger.account, job_id)
+        central = await asyncio.to_thread(parts.ledger.record, job_id)
         return TrainedJob(
             job_id=job_id,
             job=record.job,
@@ -144,5 +144,5 @@ class JobRun:
             devices=devices,
             scores=scores,
             initial_scores=record.initial_scores,
-            account=account,
+            central=central,
         )

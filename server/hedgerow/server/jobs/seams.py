@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 import msgspec
 
-from hedgerow.server.ledger.budget import Account
 from hedgerow.shared.job import Job, PopulationSpec
 from hedgerow.shared.messages import JobAssignment
+from hedgerow.shared.privacy.central_report import CentralRecord
 
 
 class Described(Protocol):
@@ -64,7 +64,7 @@ class TrainedJob(msgspec.Struct, frozen=True):
     """A job whose rounds are done, as it is handed over for packaging.
 
     ``model`` is float32 little endian. ``epsilon`` and ``delta`` are the largest that a device claims, None without privacy.
-    ``account`` is the privacy ledger's, in central modes alone. ``scores`` are the server's of the final model,
+    ``central`` is what the privacy ledger holds, in central modes alone. ``scores`` are the server's of the final model,
     ``initial_scores`` of the untrained one.
     """
 
@@ -78,7 +78,7 @@ class TrainedJob(msgspec.Struct, frozen=True):
     devices: int
     scores: dict[str, float]
     initial_scores: dict[str, float]
-    account: Account | None = None
+    central: CentralRecord | None = None
 
 
 OnTrained = Callable[[TrainedJob], Awaitable[dict[str, Any]]]

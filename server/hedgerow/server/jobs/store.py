@@ -133,14 +133,12 @@ class JobStore:
                 .group_by(LedgerHeadRow.job_id)
             )
         }
-        charged = {
-            job_id: epsilon
-            for job_id, epsilon in session.execute(
-                select(PrivacyChargeRow.job_id, func.max(PrivacyChargeRow.epsilon))
-                .where(PrivacyChargeRow.job_id.in_([row.id for row in found]))
-                .group_by(PrivacyChargeRow.job_id)
-            )
-        }
+        charges = session.execute(
+            select(PrivacyChargeRow.job_id, func.max(PrivacyChargeRow.epsilon))
+            .where(PrivacyChargeRow.job_id.in_([row.id for row in found]))
+            .group_by(PrivacyChargeRow.job_id)
+        )
+        charged = {row[0]: row[1] for row in charges}
         return [_record(row, *worst.get(row.id, (charged.get(row.id), None))) for row in found]
 
 

@@ -17,18 +17,23 @@ from sqlalchemy.orm import Session
 from hedgerow.server.jobs.records import UNFINISHED
 from hedgerow.server.jobs.tables import JobRow
 from hedgerow.server.ledger.budget import Account, Opening, open_account
+from hedgerow.server.ledger.chain import Charged, charge_hash, opening_hash, verify_chain
 from hedgerow.server.ledger.tables import PrivacyAccountRow, PrivacyChargeRow
 from hedgerow.server.rounds.tables import ContributionRow
 from hedgerow.server.store.database import Database, utc_now
-from hedgerow.shared.errors import BudgetError, IntegrityError
+from hedgerow.shared.errors import BudgetError, IntegrityError, StorageError
 from hedgerow.shared.job import CENTRAL_MODES, Job
 from hedgerow.shared.privacy.central import CentralPlan
+from hedgerow.shared.privacy.central_report import CentralRecord
 from hedgerow.shared.privacy.events import PrivacyEvent
 
 DEFAULT_DEVICE_BUDGET: Final = 10.0
 _ACCOUNTS = cast("Table", PrivacyAccountRow.__table__)
 _CHARGES = cast("Table", PrivacyChargeRow.__table__)
-_PLANNED_ROUNDS: Final = select(_ACCOUNTS.c.rounds).where(_ACCOUNTS.c.job_id == bindparam("of_job"))
+_OPENED: Final = select(_ACCOUNTS.c.rounds, _ACCOUNTS.c.hash).where(_ACCOUNTS.c.job_id == bindparam("of_job"))
+_HASH_OF_ROUND: Final = select(_CHARGES.c.hash).where(
+    _CHARGES.c.job_id == bindparam("of_job"), _CHARGES.c.round == bindparam("at_round")
+)
 _RESERVE: Final = insert(_CHARGES)
 _CHARGE: Final = update(_CHARGES).where(
     _CHARGES.c.job_id == bindparam("of_job"),
@@ -71,6 +76,34 @@ class PrivacyLedger:
         """Return one job's account, None if it has none."""
         return next((account for account in self.accounts(job_id)), None)
 
+    def record(self, job_id: str) -> CentralRecord | None:
+        """Return what a finished job's report is made of, None if it has no account. Raises as ``verify``."""
+        account = self.account(job_id)
+        return None if account is None else account.record(self.verify(job_id))
+
+    def verify(self, job_id: str) -> str:
+        """Recompute the chain of a job's charges and return its end.
+
+        Raises IntegrityError if anything was altered, StorageError if the job has no account.
+        """
+        account = self.account(job_id)
+        if account is None:
+            raise StorageError(f"job {job_id} has no account in the privacy ledger")
+        columns = (
+            PrivacyChargeRow.round,
+            PrivacyChargeRow.epsilon,
+            PrivacyChargeRow.model_sha256,
+            PrivacyChargeRow.hash,
+        )
+        query = (
+            select(*columns)
+            .where(PrivacyChargeRow.job_id == job_id, PrivacyChargeRow.state == "charged")
+            .order_by(PrivacyChargeRow.round)
+        )
+        with self._database.transaction() as session:
+            charges = [Charged(*row) for row in session.execute(query)]
+        return verify_chain(account, charges)
+
     def accounts(self, job_id: str | None = None) -> list[Account]:
         """Return all accounts, or the one of ``job_id``, with how far they are. Raises IntegrityError if damaged."""
         begun = (
@@ -101,23 +134,35 @@ def reserve(connection: Connection, job_id: str, round: int) -> None:
 
     Raises BudgetError for a round that was not planned; a second reservation breaks the table's key.
     """
-    planned = connection.execute(_PLANNED_ROUNDS, {"of_job": job_id}).scalar_one_or_none()
-    if planned is None:
+    opened = connection.execute(_OPENED, {"of_job": job_id}).one_or_none()
+    if opened is None:
         return
-    if not 1 <= round <= planned:
-        raise BudgetError(f"job {job_id}: round {round} is not one of the {planned} in the privacy ledger")
+    if not 1 <= round <= opened.rounds:
+        raise BudgetError(
+            f"job {job_id}: round {round} is not one of the {opened.rounds} in the privacy ledger"
+        )
     values = {"job_id": job_id, "round": round, "state": "reserved", "reserved_at": utc_now()}
-    connection.execute(_RESERVE, values)
+    connection.execute(_RESERVE, values | {"model_sha256": "", "hash": ""})
 
 
-def charge(connection: Connection, job_id: str, round: int, epsilon: float | None) -> None:
-    """Turn a round's reservation into its charge; nothing to do for a job without an account.
+def charge(connection: Connection, job_id: str, round: int, epsilon: float | None, model_sha256: str) -> None:
+    """Turn a round's reservation into its charge for this model; nothing to do for a job without an account.
 
     Raises IntegrityError if it is not reserved, or charged already: then nothing of the transaction may stand.
     """
-    if connection.execute(_PLANNED_ROUNDS, {"of_job": job_id}).first() is None:
+    opened = connection.execute(_OPENED, {"of_job": job_id}).one_or_none()
+    if opened is None:
         return
-    values: dict[str, Any] = {"state": "charged", "epsilon": epsilon, "charged_at": utc_now()}
+    before = connection.execute(
+        _HASH_OF_ROUND, {"of_job": job_id, "at_round": round - 1}
+    ).scalar_one_or_none()
+    values: dict[str, Any] = {
+        "state": "charged",
+        "epsilon": epsilon,
+        "model_sha256": model_sha256,
+        "hash": charge_hash(before or opened.hash, round, epsilon, model_sha256),
+        "charged_at": utc_now(),
+    }
     done = connection.execute(_CHARGE, {"of_job": job_id, "at_round": round} | values)
     if done.rowcount != 1:
         raise IntegrityError(f"job {job_id}: round {round} is not reserved in the privacy ledger")
@@ -147,6 +192,7 @@ def _columns(account: Account, mode: str) -> dict[str, Any]:
         "earlier": _text(account.earlier),
         "earlier_unprotected": account.earlier_unprotected,
         "rounds": account.plan.rounds,
+        "hash": opening_hash(account),
         "opened_at": utc_now(),
     }
 

@@ -43,9 +43,9 @@ class Account(msgspec.Struct, frozen=True):
         """
         return self.plan.events(self.begun if self.closed else self.plan.rounds)
 
-    def record(self) -> CentralRecord:
-        """Return what the privacy report is made of."""
-        return CentralRecord(self.plan, self.earlier, self.earlier_unprotected)
+    def record(self, ledger_head: str) -> CentralRecord:
+        """Return what the privacy report is made of; ``ledger_head`` is the end of the chain of charges."""
+        return CentralRecord(self.plan, self.earlier, self.earlier_unprotected, ledger_head=ledger_head)
 
     def epsilon_after(self, rounds: int) -> float:
         """Return ε by PLD at the plan's δ after ``rounds`` rounds, earlier jobs included."""

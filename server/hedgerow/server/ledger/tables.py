@@ -30,6 +30,7 @@ class PrivacyAccountRow(Base):
 
     Written once when the job begins and never changed; ``devices``, ``plan`` and ``earlier`` are JSON text.
     ``earlier_unprotected`` tells that other jobs had released something of these devices without device-level privacy.
+    ``hash`` begins the chain that the charges go on with (``ledger.chain``).
     """
 
     __tablename__ = "privacy_accounts"
@@ -41,6 +42,7 @@ class PrivacyAccountRow(Base):
     earlier: Mapped[str] = mapped_column(Text)
     earlier_unprotected: Mapped[bool] = mapped_column(Boolean)
     rounds: Mapped[int] = mapped_column(Integer)
+    hash: Mapped[str] = mapped_column(String(64))
     opened_at: Mapped[datetime] = mapped_column(DateTime)
 
 
@@ -56,5 +58,7 @@ class PrivacyChargeRow(Base):
     round: Mapped[int] = mapped_column(Integer, primary_key=True)
     state: Mapped[str] = mapped_column(String(16))
     epsilon: Mapped[float | None] = mapped_column(Float)
+    model_sha256: Mapped[str] = mapped_column(String(64), default="")
+    hash: Mapped[str] = mapped_column(String(64), default="")
     reserved_at: Mapped[datetime] = mapped_column(DateTime)
     charged_at: Mapped[datetime | None] = mapped_column(DateTime)

@@ -139,7 +139,7 @@ class RoundStore:
         values = {name: getattr(result, name) for name in result.__struct_fields__}
         values |= {"state": "committed", "committed_at": utc_now(), "model_sha256": model_sha256}
         connection.execute(sql.SET_ROUND, {"of_job": plan.job_id, "at_round": plan.round} | values)
-        charge(connection, plan.job_id, plan.round, result.epsilon)
+        charge(connection, plan.job_id, plan.round, result.epsilon, model_sha256)
         rows = [
             {"job_id": plan.job_id, "round": plan.round, "exchange": exchange}
             | {name: getattr(one, name) for name in one.__struct_fields__}

@@ -31,13 +31,14 @@ _SIMULATED = "Simulated, no claim: noise and draws follow from the scenario's se
 class CentralRecord(NamedTuple):
     """What a report is made of: the plan, what the devices were charged before, whether anything had escaped before.
 
-    ``simulated``: noise was keyed by a seed, so that nothing is claimed.
+    ``simulated``: noise was keyed by a seed, so that nothing is claimed. ``ledger_head`` is the end of the ledger's hash chain.
     """
 
     plan: CentralPlan
     earlier: tuple[PrivacyEvent, ...] = ()
     earlier_unprotected: bool = False
     simulated: bool = False
+    ledger_head: str = ""
 
 
 def central_report(mode: str, record: CentralRecord) -> PrivacyReport:
@@ -63,6 +64,7 @@ def central_report(mode: str, record: CentralRecord) -> PrivacyReport:
         ),
         notes=notes,
         figures=_figures(record),
+        ledger_head=record.ledger_head,
     )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ def upgrade() -> None:
         sa.Column("earlier", sa.Text(), nullable=False),
         sa.Column("earlier_unprotected", sa.Boolean(), nullable=False),
         sa.Column("rounds", sa.Integer(), nullable=False),
+        sa.Column("hash", sa.String(length=64), nullable=False),
         sa.Column("opened_at", sa.DateTime(), nullable=False),
         sa.PrimaryKeyConstraint("job_id"),
     )
@@ -31,6 +32,8 @@ def upgrade() -> None:
         sa.Column("round", sa.Integer(), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("epsilon", sa.Float(), nullable=True),
+        sa.Column("model_sha256", sa.String(length=64), nullable=False),
+        sa.Column("hash", sa.String(length=64), nullable=False),
         sa.Column("reserved_at", sa.DateTime(), nullable=False),
         sa.Column("charged_at", sa.DateTime(), nullable=True),
         sa.PrimaryKeyConstraint("job_id", "round"),
