@@ -52,6 +52,21 @@ def test_key_of_another_curve_is_not_used(tmp_path: Path) -> None:
     assert isinstance(make_key(tmp_path / "key.pem").curve, ec.SECP256R1)
 
 
+@pytest.mark.parametrize("flip", [0x01, 0x04, 0x80])
+def test_a_pending_key_with_any_byte_changed_is_used_as_it_was_or_replaced(tmp_path: Path, flip: int) -> None:
+    """It was never shown to anyone, so that a damaged one costs nothing."""
+    path = tmp_path / "key.pem"
+    first = make_key(path)
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 2):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ flip]) + whole[place + 1 :])
+        made = make_key(path)
+        assert made.curve.name == "secp256r1"
+        assert make_key(path).public_key() == made.public_key(), "and kept from then on"
+        if path.read_bytes() == whole:
+            assert made.public_key() == first.public_key()
+
+
 def test_signing_request_is_what_the_server_accepts(tmp_path: Path) -> None:
     key = make_key(tmp_path / "key.pem")
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from securesystemslib.signer import CryptoSigner
 
@@ -63,7 +63,7 @@ def _load(path: Path) -> CryptoSigner:
         signer = CryptoSigner(load_pem_private_key(pem, None))
     except OSError as error:
         raise StorageError(f"{path}: cannot read the key: {error.strerror}") from error
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm, InternalError) as error:
         raise StorageError(f"{path}: not a private key that can sign: {error}") from error
     if signer.public_key.keyid not in path.name:
         raise StorageError(f"{path}: the key inside is another one; restore it from a backup")

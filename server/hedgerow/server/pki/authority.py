@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -74,7 +74,7 @@ class CertificateAuthority:
             raise StorageError(
                 f"{folder}: no certificate authority ({error.strerror}); run 'hedgerow server init'"
             ) from error
-        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
+        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, InternalError) as error:
             raise StorageError(
                 f"{folder}: the authority's key or certificate is damaged; restore it from a backup"
             ) from error
@@ -120,6 +120,7 @@ class CertificateAuthority:
             TypeError,
             InvalidSignature,
             UnsupportedAlgorithm,
+            InternalError,
             x509.ExtensionNotFound,
         ):
             return False
