@@ -23,8 +23,9 @@ _SENT: Final[tuple[tuple[type[msgspec.Struct], str, str], ...]] = (
     (
         TrainReply,
         "once per round of a job, with the packed model update beside it",
-        "with privacy: the update is covered by the job's ε, counts and metrics are withheld, and the ε stated follows "
-        "from the rounded number of examples and the jobs' plans; without: as they are",
+        "mode 'example': the update is covered by the job's ε, counts and metrics are withheld, and the ε stated follows "
+        "from the rounded number of examples and the jobs' plans; central modes: the update is clipped and carries no noise, "
+        "the server adds it, nothing else is sent; without privacy: as they are",
     ),
 )
 

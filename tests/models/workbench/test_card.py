@@ -36,6 +36,20 @@ def test_the_card_states_the_claim_with_everything_it_rests_on(manifest: Manifes
     assert "infinite" not in card
 
 
+def test_the_card_shows_what_a_central_claim_is_reckoned_from_and_where_its_ledger_ends(
+    manifest: Manifest,
+) -> None:
+    figures = {"sampling_rate": 0.1, "epsilon_replace": 10.5163}
+    central = msgspec.structs.replace(PRIVATE, figures=figures, ledger_head="ab" * 32)
+
+    card = model_card(msgspec.structs.replace(manifest, privacy=central))
+
+    assert "- Figures: epsilon_replace 10.5163, sampling_rate 0.1\n" in card
+    assert f"- Ledger: the chain of charges ends in {'ab' * 32}\n" in card
+    assert "Figures" not in model_card(manifest)
+    assert "Ledger" not in model_card(manifest)
+
+
 def test_the_card_has_one_row_per_artefact_with_its_numbers(manifest: Manifest) -> None:
     rows = [line for line in model_card(manifest).splitlines() if line.startswith("| model.int8.onnx |")]
 

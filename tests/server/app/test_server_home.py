@@ -46,6 +46,8 @@ def holder(home: ServerHome) -> subprocess.Popen[str]:
         ('server_id = "s"\ngateway_port = 65536', "gateway_port"),
         ('server_id = "s"\nhosts = "localhost"', "hosts"),
         ("gateway_port = 1", "server_id"),
+        ('server_id = "s"\ndevice_budget_epsilon = 0.0', "device_budget_epsilon"),
+        ('server_id = "s"\ndevice_budget_epsilon = "much"', "device_budget_epsilon"),
         ("server_id = ", "server.toml"),
     ],
 )

@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Column, Integer, MetaData, Table, text
+from sqlalchemy import Column, Integer, MetaData, Table, insert, text
 
 from hedgerow.server.api.operators import Operators, Role
 from hedgerow.server.app.schema import METADATA, PARTS
-from hedgerow.server.store.database import Database
+from hedgerow.server.jobs.store import JobStore
+from hedgerow.server.jobs.tables import JobRow
+from hedgerow.server.ledger.accounts import PrivacyLedger
+from hedgerow.server.store.database import Database, utc_now
 from hedgerow.server.store.migrate import FOLDER, upgrade
+from hedgerow.shared.job import Job, PrivacySpec
 
 
 @pytest.fixture
@@ -63,6 +70,31 @@ def test_a_second_upgrade_changes_nothing_and_keeps_the_rows(database: Database)
 
     assert differences(database) == []
     assert Operators(database).authenticate(token).name == "ann"
+
+
+def test_a_database_of_the_first_step_keeps_its_jobs_and_gets_the_ledger(database: Database) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(FOLDER))
+    with database.engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+    job = Job(name="old", recipe="r", privacy=PrivacySpec("none"))
+    with database.transaction() as session:
+        session.execute(
+            insert(JobRow).values(
+                id="old-1", name="old", state="delivered", spec=msgspec.json.encode(job).decode(), recipe_hash="h",
+                n_parameters=3, submitted_at=utc_now(),
+            )
+        )  # fmt: skip
+    assert {"add_table"} == {change[0] for change in differences(database)}  # type: ignore[index]
+
+    upgrade(database)
+
+    assert differences(database) == []
+    record = JobStore(database).get("old-1")
+    assert record is not None
+    assert (record.job, record.epsilon) == (job, None)
+    assert PrivacyLedger(database).accounts() == []
 
 
 def test_the_database_says_at_which_step_it_is(database: Database) -> None:

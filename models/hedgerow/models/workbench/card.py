@@ -66,4 +66,9 @@ def _privacy(report: PrivacyReport) -> str:
         f"- Sampling: {report.sampling}; noise from: {report.noise_source}",
         f"- Released: {', '.join(report.released) or 'nothing'}; withheld: {', '.join(report.withheld) or 'nothing'}",
     ]
+    if report.figures:
+        figures = ", ".join(f"{name} {value:.6g}" for name, value in sorted(report.figures.items()))
+        lines.append(f"- Figures: {figures}")
+    if report.ledger_head:
+        lines.append(f"- Ledger: the chain of charges ends in {report.ledger_head}")
     return "\n".join([*lines, *(f"- {note}" for note in report.notes)])
