@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from hedgerow.models.recipe import find_recipe
 from hedgerow.models.recipes.digits import RECIPE, device_split, to_input
@@ -96,3 +100,17 @@ def test_the_score_leaves_calibration_and_golden_images_out() -> None:
 def test_unknown_parameters_are_refused_by_name() -> None:
     with pytest.raises(ConfigError, match="filtres"):
         RECIPE.check({"filtres": 3})
+
+
+def test_the_digits_are_scikit_learns_own_without_importing_it() -> None:
+    found = load_digits()
+    whole = [*device_split(1, 1.0, 0)]
+    public = RECIPE.public_set({})
+    held = np.concatenate([whole[0].images.reshape(-1, 64), (public.x * 16).astype(np.uint8).reshape(-1, 64)])
+    order, other = np.lexsort(held.T), np.lexsort(found.data.T)
+    assert np.array_equal(held[order], found.data[other])
+    labels = np.concatenate([whole[0].labels, public.y])  # type: ignore[arg-type]
+    assert np.array_equal(np.sort(labels), np.sort(found.target))
+    code = "import sys; from hedgerow.models.recipes.digits import RECIPE; RECIPE.public_set({}); print('sklearn' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -6,8 +6,11 @@ samples, the server's score), the rest is what a fleet's devices may hold (``dev
 
 from __future__ import annotations
 
+import gzip
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import msgspec
@@ -193,14 +196,31 @@ def _draw_owners(
 
 
 def _split() -> tuple[Digits, Digits]:
-    from sklearn.datasets import load_digits
-
-    found = load_digits()
-    images = found.images.astype(np.uint8).reshape(-1, *SHAPE)
-    digits = Digits(images, found.target.astype(np.int64))
+    pixels, target = _scikit_learns()
+    images = pixels.astype(np.uint8).reshape(-1, *SHAPE)
+    digits = Digits(images, target.astype(np.int64))
     order = np.random.default_rng(SPLIT_SEED).permutation(len(images)).astype(np.int64)
     public = np.arange(len(images)) % PUBLIC_EVERY == 0
     return digits.take(np.sort(order[public])), digits.take(np.sort(order[~public]))
+
+
+def _scikit_learns() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return pixels ``(1797, 64)`` and classes ``(1797,)`` of scikit-learn's digits.
+
+    They are read from its file where that lies as it always did: importing scikit-learn takes longer than all the rest of a
+    small simulation's start.
+    """
+    spec = importlib.util.find_spec("sklearn")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        path = Path(folder) / "datasets" / "data" / "digits.csv.gz"
+        if path.is_file():
+            with gzip.open(path, "rt") as file:
+                table = np.loadtxt(file, delimiter=",")
+            return table[:, :-1], table[:, -1]
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    return found.data, found.target
 
 
 RECIPE: Final = DigitsCnn()

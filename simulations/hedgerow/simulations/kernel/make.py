@@ -7,7 +7,6 @@ from hedgerow.shared.errors import UnsupportedError
 from hedgerow.shared.job import TrainingSpec
 from hedgerow.simulations.kernel.explicit import ExplicitKernel
 from hedgerow.simulations.kernel.protocol import Kernel, KernelName
-from hedgerow.simulations.kernel.reference import ReferenceKernel
 from hedgerow.simulations.kernel.stacked import GROUP, StackedKernel
 
 
@@ -25,6 +24,9 @@ def make_kernel(
     ``reference`` trains any recipe, on the CPU, as does ``explicit``; ``stacked`` takes ``group`` jobs at once. Raises UnsupportedError when another kernel cannot.
     """
     if name == "reference" and device == "cpu":
+        # Opacus is slow to import; the other kernels do without it.
+        from hedgerow.simulations.kernel.reference import ReferenceKernel
+
         return ReferenceKernel(recipe, parameters, training)
     if name == "explicit" and device == "cpu":
         return ExplicitKernel(recipe, parameters, training)
