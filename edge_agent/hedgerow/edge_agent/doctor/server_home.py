@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 from cryptography import x509
+from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from hedgerow.edge_agent.doctor.finding import Finding
@@ -54,12 +55,14 @@ def check_authority(root: Path, now_s: float | None = None) -> Finding:
         key_file = folder / "ca.key.pem"
         key = load_pem_private_key(key_file.read_bytes(), password=None)
         certificate = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
+        certificate.verify_directly_issued_by(certificate)
+        pair = key.public_key() == certificate.public_key()
         open_to_others = key_file.stat().st_mode & 0o077
     except OSError as error:
         return Finding(name, "wrong", f"{error.filename}: {error.strerror}", restore)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, InternalError) as error:
         return Finding(name, "wrong", f"{folder}: key or certificate is damaged: {error}", restore)
-    if key.public_key() != certificate.public_key():
+    if not pair:
         return Finding(name, "wrong", f"{folder}: ca.key.pem is not the key of ca.pem", restore)
     ends = certificate.not_valid_after_utc
     if ends.timestamp() <= (time.time() if now_s is None else now_s):

@@ -9,6 +9,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -29,7 +30,7 @@ def write_node_key(key_file: Path, target: Path) -> None:
     try:
         key = load_pem_private_key(key_file.read_bytes(), password=None)
         _write_private(target, key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm, InternalError) as error:
         raise StorageError(f"{key_file}: cannot be written as a node key to {target}: {error}") from error
 
 

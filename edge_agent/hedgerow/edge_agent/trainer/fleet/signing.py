@@ -6,6 +6,7 @@ from base64 import b64encode
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.common.constant import TIMESTAMP_HEADER
@@ -23,7 +24,7 @@ class NodeSigner:
     def __init__(self, key_file: Path) -> None:
         try:
             key = serialization.load_pem_private_key(key_file.read_bytes(), password=None)
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, UnsupportedAlgorithm, InternalError) as error:
             raise StorageError(f"{key_file}: cannot be used as the device's key: {error}") from error
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise StorageError(f"{key_file}: expected an elliptic-curve key, as joining makes it")
