@@ -6,6 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hedgerow.edge_agent.outbox.bound import Entry, choose, join_gaps
+from hedgerow.shared.messages import Severity
+
+SEVERITIES: tuple[Severity, ...] = ("info", "warning", "critical")
 
 
 @st.composite
@@ -14,7 +17,7 @@ def outboxes(draw: st.DrawFn) -> list[Entry]:
     for _ in range(draw(st.integers(0, 25))):
         gap = draw(st.booleans()) and draw(st.booleans())
         width = draw(st.integers(1, 4)) if gap else 1
-        severity = draw(st.sampled_from(["info", "warning", "critical"]))
+        severity = draw(st.sampled_from(SEVERITIES))
         entries.append(Entry(at + 1, at + width, draw(st.integers(1, 500)), severity, gap))
         at += width
     return entries

@@ -30,6 +30,7 @@ from hedgerow.server.delivery.paths import bundle_prefix, disk_path, is_target_p
 from hedgerow.shared.errors import ContentError
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
+Bundle = tuple[str, int]
 BUNDLES = st.tuples(st.sampled_from(["pump", "fan"]), st.sampled_from([1, 2, 11]))
 STEPS = st.lists(st.tuples(st.sampled_from(["publish", "yank", "allow"]), BUNDLES), max_size=12)
 FILES = ("manifest.json", "model.onnx")
@@ -48,7 +49,9 @@ def entries_of(model: str, version: int) -> list[TargetEntry]:
 
 @given(STEPS)
 def test_what_is_signed_is_what_was_published_and_not_taken_back(steps: list[Any]) -> None:
-    targets, model, allowed = Targets(), {}, set()
+    targets = Targets()
+    model: dict[str, Bundle] = {}
+    allowed: set[Bundle] = set()
     for at, (step, bundle) in enumerate(steps):
         before, moment = deepcopy(targets), NOW + timedelta(minutes=at)
         after: Targets | None = None
@@ -56,15 +59,15 @@ def test_what_is_signed_is_what_was_published_and_not_taken_back(steps: list[Any
             after = with_targets(targets, entries_of(*bundle), moment)
             model |= dict.fromkeys(names_of(*bundle), bundle)
         elif step == "yank":
-            after = without_bundle(targets, *bundle, moment)
+            after = without_bundle(targets, bundle[0], bundle[1], moment)
             model = {name: owner for name, owner in model.items() if owner != bundle}
             allowed.discard(bundle)
         elif bundle in model.values():
-            after = with_rollback_allowed(targets, *bundle, moment)
+            after = with_rollback_allowed(targets, bundle[0], bundle[1], moment)
             allowed.add(bundle)
         else:
             with pytest.raises(ContentError, match="not published"):
-                with_rollback_allowed(targets, *bundle, moment)
+                with_rollback_allowed(targets, bundle[0], bundle[1], moment)
         assert targets == before, "values are never changed in place"
         if after is not None:
             assert after.version == targets.version + 1
@@ -86,9 +89,9 @@ def test_a_step_that_changes_nothing_signs_nothing(steps: list[Any]) -> None:
             if step == "publish":
                 after = with_targets(targets, entries_of(*bundle), NOW)
             elif step == "yank":
-                after = without_bundle(targets, *bundle, NOW)
+                after = without_bundle(targets, bundle[0], bundle[1], NOW)
             elif any(name.startswith(bundle_prefix(*bundle)) for name in targets.targets):
-                after = with_rollback_allowed(targets, *bundle, NOW)
+                after = with_rollback_allowed(targets, bundle[0], bundle[1], NOW)
             else:
                 continue
             assert not (again and after is not None)

@@ -78,16 +78,16 @@ class Stand:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b'{"error": ""}'})
 
-    async def ask(self, client: Client, **changes: Any) -> Client:
-        scope: Scope = {
+    async def ask(self, client: Client, changes: dict[str, Any] | None = None) -> Client:
+        scope: dict[str, Any] = {
             "type": "http", "method": "POST", "path": ECHO, "headers": [], "hedgerow.peer_cert": b"pump-1",
         }  # fmt: skip
-        await self.front(scope | changes, client.receive, client.send)
+        await self.front(scope | (changes or {}), client.receive, client.send)
         return client
 
 
 async def whole(receive: Receive) -> bytes:
-    body = b""
+    body: bytes = b""
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
@@ -97,14 +97,14 @@ async def whole(receive: Receive) -> bytes:
             return body
 
 
-def ask(stand: Stand, client: Client | None = None, **changes: Any) -> Client:
-    return asyncio.run(stand.ask(client or Client(), **changes))
+def ask(stand: Stand, changes: dict[str, Any] | None = None, client: Client | None = None) -> Client:
+    return asyncio.run(stand.ask(client or Client(), changes))
 
 
 def test_a_device_is_named_by_its_certificate_and_by_nothing_it_says() -> None:
     stand = Stand()
 
-    assert ask(stand, **{"hedgerow.device": "pump-2"}).status == 200
+    assert ask(stand, {"hedgerow.device": "pump-2"}).status == 200
     assert stand.seen == [("pump-1", b"")]
 
 
@@ -112,7 +112,7 @@ def test_a_device_is_named_by_its_certificate_and_by_nothing_it_says() -> None:
 def test_what_is_not_there_is_not_found_before_anybody_is_asked_who_they_are(path: str) -> None:
     stand = Stand()
 
-    client = ask(stand, path=path, **{"hedgerow.peer_cert": b"revoked"})
+    client = ask(stand, {"path": path, "hedgerow.peer_cert": b"revoked"})
 
     assert (client.status, client.said) == (404, "no such path")
     assert stand.front.counters == {"not_found": 1}
@@ -122,7 +122,7 @@ def test_what_is_not_there_is_not_found_before_anybody_is_asked_who_they_are(pat
 def test_without_a_certificate_it_says_how_to_get_one() -> None:
     stand = Stand()
 
-    client = ask(stand, **{"hedgerow.peer_cert": None})
+    client = ask(stand, {"hedgerow.peer_cert": None})
 
     assert client.status == 401
     assert "hedgerow agent join TOKEN" in client.said
@@ -133,7 +133,7 @@ def test_without_a_certificate_it_says_how_to_get_one() -> None:
 def test_a_refused_certificate_is_told_why() -> None:
     stand = Stand()
 
-    client = ask(stand, **{"hedgerow.peer_cert": b"revoked"})
+    client = ask(stand, {"hedgerow.peer_cert": b"revoked"})
 
     assert (client.status, client.said) == (403, "the certificate of 'pump-1' was revoked")
     assert stand.front.counters == {"forbidden": 1}
@@ -148,7 +148,7 @@ def test_open_requests_are_served_to_anyone_as_nobody(
     """A device that was revoked may join again, with a token; it is not the device of its old certificate then."""
     stand = Stand()
 
-    assert ask(stand, method=method, path=path, **{"hedgerow.peer_cert": certificate}).status == 200
+    assert ask(stand, {"method": method, "path": path, "hedgerow.peer_cert": certificate}).status == 200
     assert stand.seen == [(None, b"")]
 
 
@@ -156,7 +156,7 @@ def test_open_requests_are_served_to_anyone_as_nobody(
 def test_anything_but_http_is_left_unanswered(kind: str) -> None:
     stand = Stand()
 
-    assert ask(stand, type=kind).sent == []
+    assert ask(stand, {"type": kind}).sent == []
     assert not stand.seen
 
 
@@ -164,7 +164,7 @@ def test_anything_but_http_is_left_unanswered(kind: str) -> None:
 def test_a_body_that_says_it_is_too_large_is_refused_unread(declared: bytes) -> None:
     stand = Stand()
 
-    client = ask(stand, Client([b"x" * 10]), headers=[(b"content-length", declared)])
+    client = ask(stand, {"headers": [(b"content-length", declared)]}, Client([b"x" * 10]))
 
     assert (client.status, client.said) == (413, f"the body may have at most {LIMIT} bytes")
     assert not stand.seen
@@ -176,8 +176,8 @@ def test_a_declaration_that_is_no_number_bounds_nothing_but_the_body_is_bounded_
 ) -> None:
     stand = Stand()
 
-    assert ask(stand, Client([b"x" * 101]), headers=[(b"content-length", declared)]).status == 413
-    assert ask(stand, Client([b"x" * 100]), headers=[(b"content-length", declared)]).status == 200
+    assert ask(stand, {"headers": [(b"content-length", declared)]}, Client([b"x" * 101])).status == 413
+    assert ask(stand, {"headers": [(b"content-length", declared)]}, Client([b"x" * 100])).status == 200
 
 
 @settings(max_examples=60, deadline=None)
@@ -185,7 +185,7 @@ def test_a_declaration_that_is_no_number_bounds_nothing_but_the_body_is_bounded_
 def test_a_body_in_pieces_is_whole_within_the_bound_and_refused_beyond_it(pieces: list[bytes]) -> None:
     stand = Stand()
 
-    client = ask(stand, Client(pieces))
+    client = ask(stand, client=Client(pieces))
 
     if sum(map(len, pieces)) <= LIMIT:
         assert client.status == 200
@@ -199,7 +199,7 @@ def test_a_body_in_pieces_is_whole_within_the_bound_and_refused_beyond_it(pieces
 def test_a_body_that_stalls_is_given_up() -> None:
     stand = Stand(timeout_s=0.05)
 
-    client = ask(stand, Client([b"abc"], stalls=True))
+    client = ask(stand, client=Client([b"abc"], stalls=True))
 
     assert (client.status, client.said) == (408, "the body stalled")
     assert stand.front.counters == {"request_timeout": 1}
@@ -225,7 +225,7 @@ def test_what_an_app_makes_of_a_refused_body_is_not_sent(answers: int) -> None:
             await send({"type": "http.response.start", "status": answers, "headers": []})
             await send({"type": "http.response.body", "body": b"mine"})
 
-    client = ask(Stand(catching), Client([b"x" * 60, b"x" * 60]))
+    client = ask(Stand(catching), client=Client([b"x" * 60, b"x" * 60]))
 
     assert client.status == 413
     assert b"mine" not in b"".join(message.get("body", b"") for message in client.sent)
@@ -236,7 +236,7 @@ def test_an_answer_that_had_begun_is_not_begun_again() -> None:
         await send({"type": "http.response.start", "status": 202, "headers": []})
         await whole(receive)
 
-    assert ask(Stand(early), Client([b"x" * 60, b"x" * 60])).status == 202
+    assert ask(Stand(early), client=Client([b"x" * 60, b"x" * 60])).status == 202
 
 
 def test_what_an_app_keeps_of_a_request_leads_nowhere_afterwards() -> None:
@@ -270,7 +270,7 @@ def test_places_are_per_device_and_come_free_whatever_happens() -> None:
         refused = await stand.ask(Client())
         assert (refused.status, refused.said) == (429, "too many requests of this device at once")
         assert stand.front.counters == {"too_many_requests": 1}
-        other = asyncio.create_task(stand.ask(Client(), **{"hedgerow.peer_cert": b"pump-2"}))
+        other = asyncio.create_task(stand.ask(Client(), {"hedgerow.peer_cert": b"pump-2"}))
         await asyncio.sleep(0)
         gate.set()
         assert [client.status for client in await asyncio.gather(*first, other)] == [200] * 3
@@ -288,5 +288,5 @@ def test_nobody_has_no_place_to_fill() -> None:
     """Joining is slowed down by its own counting of attempts, not by the places of a device."""
     stand = Stand(at_once=0)
 
-    assert ask(stand, path="/v1/device/join", **{"hedgerow.peer_cert": None}).status == 200
+    assert ask(stand, {"path": "/v1/device/join", "hedgerow.peer_cert": None}).status == 200
     assert ask(stand).status == 429
