@@ -30,6 +30,7 @@ from hedgerow.simulations.engine.protocol import Doubles
 from hedgerow.simulations.lean.engine import LeanEngine
 from hedgerow.simulations.population.values import Population
 
+REFERENCE = {"kernel": "reference:1"}  # chosen by timing, a sudden recipe would act in the parent
 COUNTS = (6, 11, 2, 3, 9, 1, 14, 5)
 MODEL = np.array([0.3, -0.2, 0.1, 0.05], np.float32)
 
@@ -40,7 +41,7 @@ def population() -> Population:
 
 def honest(rounds: int = 1, name: str = "fedavg") -> list[Doubles]:
     scenario = make_scenario("tiny", 8, strategy=strategy(name))
-    with LeanEngine(scenario, TINY, population(), workers=0) as engine:
+    with LeanEngine(scenario, TINY, population(), workers=0, choices=REFERENCE) as engine:
         engine.open()
         return [engine.train(batch(MODEL, tasks(range(8), round=r))).total for r in range(1, rounds + 1)]
 
@@ -53,7 +54,9 @@ def children() -> list[psutil.Process]:
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_a_worker_killed_in_a_batch_leaves_no_trace_in_the_sum(tmp_path: Path, workers: int) -> None:
     recipe = SuddenRecipe(tmp_path / "once", killed_here)
-    with LeanEngine(make_scenario("tiny", 8), recipe, population(), workers=workers) as engine:
+    with LeanEngine(
+        make_scenario("tiny", 8), recipe, population(), workers=workers, choices=REFERENCE
+    ) as engine:
         engine.open()
         before = {p.pid for p in children()}
         answer = engine.train(batch(MODEL, tasks(range(8))))
@@ -66,7 +69,7 @@ def test_a_worker_killed_in_a_batch_leaves_no_trace_in_the_sum(tmp_path: Path, w
 
 
 def test_a_worker_killed_between_batches_is_replaced() -> None:
-    with LeanEngine(make_scenario("tiny", 8), TINY, population(), workers=2) as engine:
+    with LeanEngine(make_scenario("tiny", 8), TINY, population(), workers=2, choices=REFERENCE) as engine:
         engine.open()
         for _ in range(2):
             children()[0].kill()
@@ -76,7 +79,7 @@ def test_a_worker_killed_between_batches_is_replaced() -> None:
 
 def test_three_deaths_in_one_batch_are_an_error_that_says_how(tmp_path: Path) -> None:
     recipe = SuddenRecipe(tmp_path / "always", killed_here, always=True)
-    with LeanEngine(make_scenario("tiny", 8), recipe, population(), workers=2) as engine:
+    with LeanEngine(make_scenario("tiny", 8), recipe, population(), workers=2, choices=REFERENCE) as engine:
         engine.open()
         with pytest.raises(EngineError, match=r"SIGKILL: usually the system ran out of memory.*died 3 times"):
             engine.train(batch(MODEL, tasks(range(8))))
@@ -87,7 +90,7 @@ def test_three_deaths_in_one_batch_are_an_error_that_says_how(tmp_path: Path) ->
 
 def test_a_worker_that_exits_says_its_code(tmp_path: Path) -> None:
     recipe = SuddenRecipe(tmp_path / "always", lambda: os._exit(3), always=True)
-    with LeanEngine(make_scenario("tiny", 8), recipe, population(), workers=1) as engine:
+    with LeanEngine(make_scenario("tiny", 8), recipe, population(), workers=1, choices=REFERENCE) as engine:
         engine.open()
         with pytest.raises(EngineError, match="exited with code 3"):
             engine.train(batch(MODEL, tasks(range(8))))
@@ -99,7 +102,9 @@ def test_what_a_recipe_raises_names_device_and_round(tmp_path: Path, workers: in
         raise ZeroDivisionError("no such thing")
 
     recipe = SuddenRecipe(tmp_path / "once", wrong)
-    with LeanEngine(make_scenario("tiny", 8), recipe, population(), workers=workers) as engine:
+    with LeanEngine(
+        make_scenario("tiny", 8), recipe, population(), workers=workers, choices=REFERENCE
+    ) as engine:
         engine.open()
         with pytest.raises(EngineError, match=r"devices .*3.* in round 5: ZeroDivisionError: no such thing"):
             engine.train(batch(MODEL, tasks(range(8), round=5)))
@@ -114,7 +119,7 @@ def test_ctrl_c_while_workers_train_leaves_an_engine_that_trains(tmp_path: Path)
         os.kill(parent, signal.SIGINT)
 
     recipe = SuddenRecipe(tmp_path / "once", interrupted)
-    with LeanEngine(make_scenario("tiny", 8), recipe, population(), workers=2) as engine:
+    with LeanEngine(make_scenario("tiny", 8), recipe, population(), workers=2, choices=REFERENCE) as engine:
         engine.open()
         with pytest.raises(KeyboardInterrupt):
             engine.train(batch(MODEL, tasks([3] * 2000)))
@@ -128,7 +133,9 @@ def test_control_kept_by_devices_is_as_if_nobody_had_died(tmp_path: Path) -> Non
     (tmp_path / "once").unlink()
     scenario = make_scenario("tiny", 8, strategy=strategy("scaffold"))
     totals = []
-    with LeanEngine(scenario, recipe, population(), workers=2, state_folder=tmp_path / "s") as engine:
+    with LeanEngine(
+        scenario, recipe, population(), workers=2, choices=REFERENCE, state_folder=tmp_path / "s"
+    ) as engine:
         engine.open()
         for round in (1, 2, 3):
             if round == 2:
@@ -140,7 +147,7 @@ def test_control_kept_by_devices_is_as_if_nobody_had_died(tmp_path: Path) -> Non
 
 
 def test_closing_ends_all_workers_and_may_be_done_twice() -> None:
-    engine = LeanEngine(make_scenario("tiny", 8), TINY, population(), workers=3)
+    engine = LeanEngine(make_scenario("tiny", 8), TINY, population(), workers=3, choices=REFERENCE)
     engine.close()
     engine.open()
     assert len(children()) == 3
@@ -157,7 +164,7 @@ def test_closing_ends_all_workers_and_may_be_done_twice() -> None:
 def test_an_exception_in_the_loop_ends_all_workers() -> None:
     with (
         pytest.raises(RuntimeError, match="in the loop"),
-        LeanEngine(make_scenario("tiny", 8), TINY, population(), workers=2) as engine,
+        LeanEngine(make_scenario("tiny", 8), TINY, population(), workers=2, choices=REFERENCE) as engine,
     ):
         engine.open()
         raise RuntimeError("in the loop")
@@ -169,7 +176,7 @@ def test_descriptors_are_given_back() -> None:
         return len(list(Path("/proc/self/fd").iterdir()))
 
     def once() -> None:
-        with LeanEngine(make_scenario("tiny", 8), TINY, population(), workers=2) as engine:
+        with LeanEngine(make_scenario("tiny", 8), TINY, population(), workers=2, choices=REFERENCE) as engine:
             engine.open()
             engine.train(batch(MODEL, tasks(range(8)), want="each"))
 
@@ -180,7 +187,7 @@ def test_descriptors_are_given_back() -> None:
 
 
 def test_workers_outlive_a_thread_that_opened_the_engine() -> None:
-    engine = LeanEngine(make_scenario("tiny", 8), TINY, population(), workers=1)
+    engine = LeanEngine(make_scenario("tiny", 8), TINY, population(), workers=1, choices=REFERENCE)
     thread = threading.Thread(target=engine.open)
     thread.start()
     thread.join()
@@ -206,7 +213,7 @@ def test_no_worker_outlives_a_parent_that_was_killed(busy: bool) -> None:
         import tempfile
         with tempfile.TemporaryDirectory() as folder:
             recipe = SuddenRecipe(Path(folder) / "once", say)
-            engine = LeanEngine(make_scenario("tiny", 2), recipe, marked(tiny_population([3, 3]), 0), workers=2)
+            engine = LeanEngine(make_scenario("tiny", 2), recipe, marked(tiny_population([3, 3]), 0), workers=2, choices={{"kernel": "reference:1"}})
             engine.open()
             print(*[p.pid for p in psutil.Process().children()], flush=True)
             if {busy}:

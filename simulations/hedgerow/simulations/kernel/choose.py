@@ -72,11 +72,13 @@ def choose_kernel(
     if device != "cpu":
         return Choice("stacked", GROUP, {})
     timings: dict[str, float] = {}
+    tried: set[str] = set()
     best = Choice("reference", 1, timings)
     sample = [job for job in jobs if len(job.x) or job.private is not None]
     for candidate in _candidates(len(jobs[0].model) if len(jobs) else 0, len(sample)):
-        if candidate.name == "stacked" and candidate.group != GROUPS[0] and best.name != "stacked":
+        if "stacked" in tried and best.name != "stacked":
             break  # small groups lose already: larger ones cost more to try
+        tried.add(candidate.name)
         try:
             kernel = candidate.make(recipe, parameters, training)
         except UnsupportedError:

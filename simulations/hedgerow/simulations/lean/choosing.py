@@ -23,6 +23,8 @@ from hedgerow.simulations.scenario.spec import Scenario
 MOST_JOBS: Final = 128
 """As many devices are looked at for a choice, spread over the population."""
 
+LEAST_JOBS: Final = 8
+
 
 class Chosen(NamedTuple):
     """A kernel ready to train, and how many devices it is given at once at most: both show in the last bits of a model."""
@@ -67,11 +69,16 @@ def cores() -> int:
 def sample_jobs(
     recipe: Recipe, parameters: Parameters, scenario: Scenario, population: Population
 ) -> list[LocalJob]:
-    """Return what one core is likely to have in a round: a group is never larger, so that no core is left without."""
+    """Return what one core is likely to have in a round: a group is never larger, so that no core is left without.
+
+    Small models gain more by company than by a second core: a few devices are kept together whatever the cores.
+    """
     job, data = scenario.job, population.at(1)
     model = initial_model(recipe, parameters, job.seed)
     with_data = np.flatnonzero(np.diff(data.offsets))
-    count = min(len(with_data), MOST_JOBS, math.ceil(expected_tasks(scenario, population.devices) / cores()))
+    expected = expected_tasks(scenario, population.devices)
+    share = max(min(expected, LEAST_JOBS), math.ceil(expected / cores()))
+    count = min(len(with_data), MOST_JOBS, share)
     jobs = []
     for device in with_data[np.linspace(0, len(with_data) - 1, count).round().astype(int)].tolist():
         x, y = data.of(device)
