@@ -125,7 +125,7 @@ def _check_parameters(module: nn.Module) -> None:
     if any(True for _ in module.buffers()):
         raise UnsupportedError("the recipe has buffers (batch statistics?)")
     parameters = list(module.parameters())
-    held = sum(len(list(part.parameters(recurse=False))) for part in module.modules())
+    held = sum(len(list(layer.parameters())) for layer in _flat(module))
     if held != len(parameters) or not all(p.requires_grad for p in parameters):
         raise UnsupportedError("the recipe shares or freezes parameters")
 
