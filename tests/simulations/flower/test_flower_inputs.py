@@ -33,8 +33,8 @@ def test_a_number_of_workers_that_makes_no_sense_is_refused(workers: int) -> Non
 
 
 def test_choices_of_a_kernel_that_flower_does_not_use_are_refused() -> None:
-    with pytest.raises(ConfigError, match="engine flower trains with 'reference', not 'stacked'"):
-        engine(choices={"kernel": "stacked"})
+    with pytest.raises(ConfigError, match="engine flower trains with 'reference:1', not 'stacked:8'"):
+        engine(choices={"kernel": "stacked:8"})
 
 
 def test_an_engine_that_is_not_open_says_so() -> None:

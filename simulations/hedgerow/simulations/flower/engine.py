@@ -53,9 +53,11 @@ class FlowerEngine:
         """
         if workers is not None and not 1 <= workers <= MAX_WORKERS:
             raise ConfigError(f"workers: expected a number from 1 to {MAX_WORKERS}, got {workers}")
-        kernel = (choices or {}).get("kernel", "reference")
-        if kernel != "reference":
-            raise ConfigError(f"choices: kernel: engine flower trains with 'reference', not {kernel!r}")
+        kernel = (choices or {}).get("kernel", REFERENCE["kernel"])
+        if kernel != REFERENCE["kernel"]:
+            raise ConfigError(
+                f"choices: kernel: engine flower trains with {REFERENCE['kernel']!r}, not {kernel!r}"
+            )
         self._workers = workers or cores()
         self._scenario, self._recipe, self._population = scenario, recipe, population
         self._state_folder = state_folder

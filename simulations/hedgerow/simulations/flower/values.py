@@ -14,7 +14,7 @@ from hedgerow.simulations.engine.protocol import Doubles, Outcome, Task, Vector
 from hedgerow.simulations.population.values import Population
 from hedgerow.simulations.scenario.spec import Scenario
 
-REFERENCE: Final = {"kernel": "reference", "group": "1", "device": "cpu"}
+REFERENCE: Final = {"kernel": "reference:1", "device": "cpu"}
 """The choices of this engine: the device's own trainers, one device at a time, to which all engines are held."""
 
 

@@ -117,15 +117,19 @@ def test_what_is_wanted(engine: str, family: str, private: bool, wanted: float |
 
 
 def test_growth_is_told_as_data_and_copies() -> None:
+    peaks = {"small_pss_mib": 300.0, "large_pss_mib": 950.0, "growth_mib": 650.0}
     result = {
         "devices": 10_000,
         "cohort": 100,
-        "small_pss_mib": 300.0,
-        "large_pss_mib": 950.0,
-        "growth_mib": 650.0,
+        "workers": 2,
         "data_mib": 590.0,
-        "copies_per_worker": 2.4,
         "model_mib": 12.5,
         "wanted_copies_per_worker": 3,
+        "opening": {**peaks, "copies_per_worker": 2.4},
+        "rounds": {**peaks, "copies_per_worker": 1.5},
     }
-    assert "data 590.0 MiB + 2.4 copies" in growth_lines(result)
+    lines = growth_lines(result).splitlines()
+    assert "10000 devices" in lines[0]
+    assert "data + 2.4 copies" in lines[1]
+    assert lines[2].startswith("rounds")
+    assert "data + 1.5 copies" in lines[2]
