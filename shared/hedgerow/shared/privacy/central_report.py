@@ -98,8 +98,8 @@ def _figures(record: CentralRecord) -> dict[str, float]:
         "epsilon_pld": plan.epsilon,
         "epsilon_this_job": plan.epsilon_after(plan.rounds),
         "epsilon_rdp": epsilon(charged, plan.delta, "rdp"),
-        "epsilon_replace": epsilon(charged, plan.delta, "pld", "replace"),
+        "epsilon_replace": epsilon(charged, plan.delta, "pld", "replace", coarse=True),
     }
     unsampled = (*record.earlier, GaussianRelease(plan.noise_multiplier, plan.rounds))
-    figures["epsilon_no_amplification"] = epsilon(unsampled, plan.delta)
+    figures["epsilon_no_amplification"] = epsilon(unsampled, plan.delta, coarse=True)
     return figures
