@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import struct
+import tokenize
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -19,6 +22,11 @@ from hedgerow.simulations.population.sources.held import DEFAULT_SHARE, Share
 from hedgerow.simulations.population.sources.shapes import check_labels, fit_images, fit_vectors
 
 MAX_BYTES: Final = 4 * 1024 * limits.MIB
+# What zipfile, zlib and numpy raise for bytes that are not what they should be; RuntimeError is zipfile's for a password.
+_DAMAGE: Final = (
+    zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError, SyntaxError, ValueError, OverflowError, EOFError,
+    KeyError, RuntimeError,
+)  # fmt: skip
 _KINDS: Final = "biufU"
 """dtypes taken: booleans, integers, floats and, for groups, text. Objects would need unpickling, which runs code."""
 
@@ -104,7 +112,7 @@ def _load(path: Path) -> dict[str, npt.NDArray[Any]]:
             return {name: loaded[name] for name in loaded.files}
     except OSError as error:
         raise ContentError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (zipfile.BadZipFile, ValueError, EOFError, KeyError) as error:
+    except _DAMAGE as error:
         raise ContentError(f"{path}: not a sound .npz archive: {error}") from error
 
 
