@@ -247,6 +247,35 @@ def test_ctrl_c_ends_after_the_round_with_files_written_and_no_orphans(tmp_path:
 
 @pytest.mark.slow
 @pytest.mark.system
+def test_a_second_ctrl_c_ends_at_once_and_keeps_the_rounds_played(tmp_path: Path) -> None:
+    # Rounds that take far longer than the test waits.
+    training = "[job.training]\nlocal_epochs = 5\nbatch_size = 1\nlearning_rate = 0.001\n"
+    path = tmp_path / "small.toml"
+    text = SMALL.format(rounds=50).replace("training = {batch_size = 8, learning_rate = 0.1}\n", "")
+    text = text.replace("samples = 240", "samples = 60000").replace("devices = 6", "devices = 3000")
+    path.write_text(text + training)
+    out = tmp_path / "out"
+    running = start(path, "--folder", out, cwd=tmp_path)
+    deadline = time.monotonic() + 90
+    while not (out / "checkpoint").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.5)  # the first round has begun
+    processes = family(running)
+    running.send_signal(signal.SIGINT)
+    line = ""
+    while "ending after this round" not in line:
+        assert running.stderr is not None
+        line = running.stderr.readline()
+        assert line
+    running.send_signal(signal.SIGINT)
+    running.communicate(timeout=30)
+    assert running.returncode == 130
+    assert gone(processes)
+    assert read_result(out).state == "interrupted"
+
+
+@pytest.mark.slow
+@pytest.mark.system
 @pytest.mark.parametrize("strategy", ["fedavg", "scaffold", "fedbuff"])
 def test_a_killed_run_goes_on_to_the_model_of_one_that_was_left_alone(strategy: str, tmp_path: Path) -> None:
     options = {"fedbuff": "options = {buffer_size = 3, concurrency = 4}"}.get(strategy, "")
