@@ -56,7 +56,7 @@ class InProcessEngine:
             weight += task.weight
             if batch.want == "each":
                 updates[task.device] = update
-            if control is not None:
+            if control is not None and change is not None:
                 control += change
         count = sum(outcome.rejected is None for outcome in outcomes)
         return Answer(total, weight, count, tuple(outcomes), updates, control)

@@ -44,4 +44,5 @@ class LinearOracle:
         at = model.astype(np.float64)
         for _ in range(steps):
             at = at - self.rate * (self.gradient(at, x) + correction)
-        return at - model
+        moved: np.ndarray = at - model
+        return moved

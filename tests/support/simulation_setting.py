@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from tests.support.tiny_recipe import RECIPE, examples
 
 from hedgerow.edge_agent.trainer.local import initial_model
 from hedgerow.shared.tomlfile import from_table
 from hedgerow.simulations.population.values import FlatData, Phase, Population
 from hedgerow.simulations.run.setting import Setting
 from hedgerow.simulations.scenario.spec import Scenario
-from tests.support.tiny_recipe import RECIPE, examples
 
 
 def tiny_scenario(devices: int = 4, **changes: Any) -> Scenario:

@@ -51,7 +51,9 @@ def by_the_paper(
     """
     data, oracle = setting.population.at(1), LinearOracle(RATE)
     model, version = setting.model.astype(np.float64), 0
-    models, times, stale = [], [], []
+    models: list[np.ndarray] = []
+    times: list[float] = []
+    stale: list[float] = []
     flying = {device: (float(takes[device]), 0, model) for device in range(len(takes))}
     waiting: set[int] = set()
     held: list[tuple[int, np.ndarray]] = []

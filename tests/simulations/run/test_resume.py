@@ -125,7 +125,7 @@ def test_a_damaged_checkpoint_is_refused_with_its_path(how: str, tmp_path: Path)
     data = bytearray(path.read_bytes())
     at = data.index(b"model") + 10  # within the model's values
     data[at] ^= 1
-    path.write_bytes({"cut": data[: len(data) // 2], "altered": data, "empty": b""}[how])
+    path.write_bytes(bytes({"cut": data[: len(data) // 2], "altered": data, "empty": b""}[how]))
     with pytest.raises(IntegrityError, match=r"checkpoint: damaged"):
         played(tiny_setting(), tmp_path, resume=True)
 

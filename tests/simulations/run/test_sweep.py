@@ -162,8 +162,8 @@ def test_examples_are_read_once_for_trials_that_share_them(tmp_path: Path) -> No
 def test_what_cannot_be_swept_names_the_field(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--sweep needs a"):
         run_sweep(NamedScenario(tiny_scenario(), "tiny.toml", tmp_path), Options(tmp_path))
-    private = {"job": {"privacy": {"mode": "example", "epsilon": 1.0, "delta": 1e-3}}}
+    job = {"privacy": {"mode": "example", "epsilon": 1.0, "delta": 1e-3}}
     with pytest.raises(ConfigError, match=r"'population\.devices' cannot be swept with privacy"):
-        sweep(tmp_path, fields={"population.devices": [3, 4]}, **private)
+        sweep(tmp_path, fields={"population.devices": [3, 4]}, job=job)
     with pytest.raises(ConfigError, match="each with a list of values"):
         sweep(tmp_path, fields={"job.seed": []})
