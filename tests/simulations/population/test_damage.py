@@ -7,6 +7,7 @@ import io
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,11 +56,11 @@ def test_the_whole_file_is_read(tmp_path: Path, name: str) -> None:
     data, read = READERS[name]
     (tmp_path / name).write_bytes(data)
 
-    found = read(tmp_path / name)
+    found: Any = read(tmp_path / name)
     if isinstance(found, dict):
         assert np.array_equal(found["x"].ravel(), PIXELS)
     elif name == "a.csv":
-        assert np.array_equal(np.asarray(found), [[1, 2], [3.5, -4000]])
+        assert np.array_equal(np.asarray(found), [[1.0, 2.0], [3.5, -4000.0]])
     else:
         assert np.array_equal(np.asarray(found).ravel(), PIXELS)
 
