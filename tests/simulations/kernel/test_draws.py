@@ -14,7 +14,7 @@ MANY = 1_000_000
 
 def draws(key: tuple[int, ...], count: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
     found: np.ndarray[tuple[int], np.dtype[np.float32]] = normal_draws(
-        noise_words(job_stream(key), count)[None], count
+        noise_words(job_stream(key), count)[None], count, 1.0
     )[0].numpy()
     return found
 
@@ -47,7 +47,7 @@ def test_any_number_of_draws_can_be_had(count: int) -> None:
 def test_words_at_both_ends_give_finite_draws() -> None:
     words = np.array([[0, 2**32 - 1, 0, 2**32 - 1]], np.uint32)
 
-    found = normal_draws(words, 4).numpy()
+    found = normal_draws(words, 4, 1.0).numpy()
 
     assert np.isfinite(found).all()
     assert np.abs(found).max() == pytest.approx(math.sqrt(2 * 32 * math.log(2)), rel=1e-5)
@@ -60,15 +60,16 @@ def test_the_stream_is_the_keys_alone() -> None:
 
 
 def test_the_trainers_view_gives_a_models_worth_a_step_in_order() -> None:
-    keyed = KeyedDraws((5, 6), 10)
+    order = np.array([3, 1, 0, 2, 9, 8, 7, 4, 5, 6])
+    keyed = KeyedDraws((5, 6), order)
     stream = job_stream((5, 6))
     for _ in range(3):
         drawn = keyed.poisson_batch(50, 0.3)
         parts = np.concatenate([keyed.gaussian(7, 2.0), keyed.gaussian(3, 2.0)])
 
         assert np.array_equal(drawn, stream.poisson_batch(50, 0.3))
-        wanted = normal_draws(noise_words(stream, 10)[None], 10)[0].numpy()
-        assert parts == pytest.approx(2.0 * wanted.astype(np.float64))
+        wanted = normal_draws(noise_words(stream, 10)[None], 10, 2.0)[0].numpy()
+        assert parts[order] == pytest.approx(wanted)
 
 
 def test_a_batch_has_each_example_with_the_rates_probability() -> None:

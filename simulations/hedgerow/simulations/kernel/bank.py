@@ -51,18 +51,14 @@ class Bank:
         for block in self.blocks:
             block.values[: len(models)].copy_(_part(models, block))
 
-    def add_to_gradients(self, vectors: torch.Tensor) -> None:
-        """Add ``vectors`` ``(k, n_parameters)`` to the first devices' gradients."""
+    def set_gradients(self, vectors: torch.Tensor) -> None:
+        """Set the first devices' gradients to ``vectors`` ``(k, n_parameters)``."""
         for block in self.blocks:
-            block.gradients[: len(vectors)].add_(_part(vectors, block))
+            block.gradients[: len(vectors)].copy_(_part(vectors, block))
 
     def gradients(self, devices: int) -> torch.Tensor:
         """Return a copy of the first ``devices``' gradients, ``(devices, n_parameters)``."""
         return torch.cat([block.gradients[:devices] for block in self.blocks], dim=1)
-
-    def clear_gradients(self) -> None:
-        """Set all gradients to zero."""
-        self._gradients.zero_()
 
     def minus(self, models: torch.Tensor) -> torch.Tensor:
         """Return values − ``models`` for the first ``len(models)`` devices, ``(k, n_parameters)``."""

@@ -34,11 +34,14 @@ def noise_words(stream: SeededStream, count: int) -> npt.NDArray[np.uint32]:
     return stream.words((count + 1) // 2).view(np.uint32)
 
 
-def normal_draws(words: npt.NDArray[np.uint32], count: int) -> torch.Tensor:
-    """Return N(0, 1) draws, float32 ``(rows, count)``, from uint32 ``(rows, noise_words)`` (Box and Muller 1958), up to 6.6 σ."""
+def normal_draws(words: npt.NDArray[np.uint32], count: int, sigma: float | torch.Tensor) -> torch.Tensor:
+    """Return draws of N(0, σ²), float32 ``(rows, count)``, from uint32 ``(rows, noise_words)`` (Box and Muller 1958), up to 6.6 σ.
+
+    ``sigma`` is a number or float32 ``(rows, 1)``.
+    """
     uniform = torch.from_numpy(words.astype(np.float32))
     half = uniform.shape[1] // 2
-    radius = uniform[:, :half].add_(1.0).mul_(_UNIT).log_().mul_(-2.0).sqrt_()
+    radius = uniform[:, :half].add_(1.0).mul_(_UNIT).log_().mul_(-2.0).sqrt_().mul_(sigma)
     angle = uniform[:, half:].mul_(2 * math.pi * _UNIT)
     out = torch.empty_like(uniform)
     torch.cos(angle, out=out[:, :half]).mul_(radius)
@@ -47,18 +50,22 @@ def normal_draws(words: npt.NDArray[np.uint32], count: int) -> torch.Tensor:
 
 
 class KeyedDraws:
-    """What a device's PrivateTrainer asks of its stream, keyed by ``noise_key``: a draw and a model's worth of noise a step."""
+    """What a device's PrivateTrainer asks of its stream, keyed by ``noise_key``: a draw and a model's worth of noise a step.
 
-    def __init__(self, noise_key: tuple[int, ...], n_parameters: int) -> None:
+    ``order`` int64 ``(n_parameters,)`` is the kernels' order of parameters: theirs is the noise, and so every kernel has the same.
+    """
+
+    def __init__(self, noise_key: tuple[int, ...], order: npt.NDArray[np.int64]) -> None:
         self._stream = job_stream(noise_key)
-        self._size = n_parameters
+        self._order = order
         self._noise = np.empty(0)
 
     def poisson_batch(self, n: int, rate: float) -> npt.NDArray[np.int64]:
         """Begin the next step: return the indices drawn for it."""
         drawn = self._stream.poisson_batch(n, rate)
-        words = noise_words(self._stream, self._size)
-        self._noise = normal_draws(words[None], self._size)[0].numpy().astype(np.float64)
+        size = len(self._order)
+        self._noise = np.empty(size)
+        self._noise[self._order] = normal_draws(noise_words(self._stream, size)[None], size, 1.0)[0].numpy()
         return drawn
 
     def gaussian(self, count: int, sigma: float) -> Doubles:

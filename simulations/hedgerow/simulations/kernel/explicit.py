@@ -109,12 +109,10 @@ class _Trainer:
         stream = job_stream(job.noise_key)
         for _ in range(plan.steps):
             drawn = torch.from_numpy(stream.poisson_batch(len(x), plan.sampling_rate))
-            self._bank.clear_gradients()
+            self._bank.set_gradients(normal_draws(noise_words(stream, size)[None], size, sigma))
             for chosen in torch.split(drawn, self._part) if len(drawn) else ():
                 program, rows = self._load(x, target, chosen)
                 program.add_clipped(rows, clip, 1.0)
-            noise = normal_draws(noise_words(stream, size)[None], size).mul_(sigma)
-            self._bank.add_to_gradients(self._compiled.layout.inward_tensor(noise))
             self._descent.step(1, self._spec.batch_size)
         return LocalResult(float("nan"), plan.steps)
 

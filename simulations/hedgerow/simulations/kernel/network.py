@@ -121,6 +121,14 @@ def read_network(module: nn.Module, input_shape: tuple[int, ...]) -> Network:
     )
 
 
+def kernel_order(module: nn.Module, input_shape: tuple[int, ...]) -> Ints:
+    """Return the order in which kernels hold ``module``'s parameters, its own where no kernel can read it."""
+    try:
+        return read_network(module, input_shape).order
+    except UnsupportedError:
+        return np.arange(sum(parameter.numel() for parameter in module.parameters()), dtype=np.int64)
+
+
 def _check_parameters(module: nn.Module) -> None:
     if any(True for _ in module.buffers()):
         raise UnsupportedError("the recipe has buffers (batch statistics?)")

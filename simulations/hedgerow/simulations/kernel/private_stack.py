@@ -45,14 +45,11 @@ class PrivateRounds:
             drawn.append(stream.poisson_batch(len(self._jobs[device].x), rate) + table.starts[device])
             words.append(noise_words(stream, size))
         sigma = torch.tensor([[p.noise_multiplier * p.clip_norm_l2] for p in self._plans[:active]])
-        noise = normal_draws(np.stack(words), size).mul_(sigma)
-        self._bank.clear_gradients()
+        self._bank.set_gradients(normal_draws(np.stack(words), size, sigma).to(self._bank.device))
         longest = max((len(rows) for rows in drawn), default=0)
         part = max(1, _CHUNK_VALUES // (size * active))
         for start in range(0, longest, part):
             self._add(table, [rows[start : start + part] for rows in drawn])
-        inward = self._compiled.layout.inward_tensor(noise)
-        self._bank.add_to_gradients(inward.to(self._bank.device))
 
     def _add(self, table: Table, drawn: list[np.ndarray[tuple[int], np.dtype[np.int64]]]) -> None:
         """Add the clipped gradients of these examples, so many for each device; rows are even, so that programs recur."""

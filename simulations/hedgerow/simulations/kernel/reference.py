@@ -19,6 +19,7 @@ from hedgerow.models.recipe import Parameters, Recipe, TrainingSet
 from hedgerow.shared.job import TrainingSpec
 from hedgerow.simulations.kernel.draws import KeyedDraws
 from hedgerow.simulations.kernel.evaluate import Evaluator
+from hedgerow.simulations.kernel.network import kernel_order
 from hedgerow.simulations.kernel.protocol import KernelName, LocalJob, LocalResult, Vector
 
 
@@ -34,6 +35,7 @@ class ReferenceKernel:
         self._parameters = parameters
         self._module = recipe.build(parameters)
         self._evaluator = Evaluator(recipe, recipe.build(parameters))
+        self._order = kernel_order(self._module, tuple(recipe.input_spec(parameters).shape))
         self.n_parameters = self._evaluator.n_parameters
 
     def train(self, jobs: Sequence[LocalJob], out: npt.NDArray[np.float32]) -> list[LocalResult]:
@@ -65,7 +67,7 @@ class ReferenceKernel:
         # Opacus wraps a module for good, so each device gets its own.
         trainer = _PrivateKeyed(self._recipe, self._recipe.build(self._parameters), TrainingSet(job.x, job.y))
         trainer.correction = job.correction
-        trainer.draw_from(KeyedDraws(job.noise_key, self.n_parameters))
+        trainer.draw_from(KeyedDraws(job.noise_key, self._order))
         out[:] = trainer.train(job.model, self._spec(job), plan)
         return LocalResult(float("nan"), plan.steps)
 
