@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.support.simulation_kernels import SMALL, kernels, make_job, small, start, trained
 
 from hedgerow.edge_agent.trainer.plan import StepPlan
+from hedgerow.models.recipe import find_recipe
 from hedgerow.shared.job import TrainingSpec
 from hedgerow.simulations.kernel.make import make_kernel
 from hedgerow.simulations.kernel.protocol import Kernel, KernelName, LocalJob
@@ -141,3 +142,24 @@ def test_no_job_at_all_is_no_work() -> None:
     kernel, _, _ = stacked("mlp", 4)
 
     assert kernel.train([], np.zeros((0, kernel.n_parameters), np.float32)) == []
+
+
+@pytest.mark.parametrize("kernel_name", ["explicit", "stacked"])
+@pytest.mark.parametrize("name", SMALL)
+def test_what_a_kernel_trained_before_does_not_show_in_a_single_bit(
+    name: str, kernel_name: KernelName
+) -> None:
+    recipe = find_recipe(name)
+    parameters = recipe.check({})
+    model = start(recipe, parameters)
+    used, fresh = (kernels([kernel_name], recipe, parameters, batch_size=16)[0] for _ in range(2))
+    jobs = [make_job(recipe, parameters, model, n, n) for n in (20, 33)]
+    jobs.append(make_job(recipe, parameters, model, 25, 7, private=PLAN, noise_key=(7,)))
+
+    for n in (1, 50, 16, 7):
+        trained(used, [make_job(recipe, parameters, start(recipe, parameters, n), n, n)])
+    trained(used, [job._replace(private=PLAN, noise_key=(9,)) for job in jobs[:2]])
+    after, _ = trained(used, jobs)
+    first, _ = trained(fresh, jobs)
+
+    assert np.array_equal(after, first)
