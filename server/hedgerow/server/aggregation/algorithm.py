@@ -112,6 +112,7 @@ _OWN: dict[str, tuple[Callable[..., Algorithm], frozenset[str]]] = {
 
 def _adaptive(rate: float, beta_1: float, tau: float, second: Callable[[Floats, Floats], None]) -> Algorithm:
     def step(memory: list[Floats], mean: Floats) -> Floats:
+        """Return the step of one block, by Reddi et al. 2021, Algorithm 2."""
         m, v = memory
         m *= beta_1
         m += (1 - beta_1) * mean
@@ -129,6 +130,7 @@ def _remembering(step: Callable[[list[Floats], Floats], Floats], first: tuple[fl
     """
 
     def apply(state: bytes, model: Vector, total: Sum, weight: float) -> tuple[bytes, Vector]:
+        """Return memory and model after the mean of ``total``; both as they were where nothing came."""
         if weight <= 0:
             return state, model.copy()
         after, out = _memory(state, model.size, first), np.empty_like(model)

@@ -55,6 +55,7 @@ class _Device:
         self.plan, self.epsilon = _private_plan(job, self.n)
 
     def train(self, model: Vector, round: int, index: int) -> Vector:
+        """Return this device's update of ``model`` (float32), with privacy where the job asks for it."""
         training: TrainingSpec = self._job.training
         if self._plain is not None:
             return self._plain.train(model, training, (self._job.seed, round, index)).delta
