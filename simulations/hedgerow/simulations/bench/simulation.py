@@ -25,7 +25,8 @@ from hedgerow.simulations.bench.simulation_run.table import table
 from hedgerow.simulations.bench.simulation_run.turns import running, tell
 from hedgerow.simulations.bench.simulation_run.workloads import WORKLOADS, Workload, make_task
 
-_QUICK = ("digits-10", "mlp")
+_FAMILIES = tuple(dict.fromkeys(workload.family for workload in WORKLOADS.values()))
+_QUICK = ("digits-10", "mlp-10")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,7 +36,9 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__.splitlines()[0],
         epilog="example: hedgerow bench simulation --workloads digits-10,mlp --peers plain,flower --json",
     )
-    options.add_argument("--workloads", help=f"of {', '.join(WORKLOADS)} (default: all)")
+    options.add_argument(
+        "--workloads", help=f"of {', '.join(WORKLOADS)}, or a family as {_FAMILIES[0]} (default: all)"
+    )
     options.add_argument(
         "--rounds", type=int, default=3, help="turns of each engine per workload (default 3)"
     )
@@ -61,7 +64,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Return the figures of every workload asked for. Raises ConfigError for an unknown workload or peer."""
     workloads = chosen(args)
     starter = Starter(args.workers, args.pfl_python)
-    names = starter.names(_listed(args.peers, ENGINES, "--peers"))
+    names = starter.names(_listed(args.peers, list(ENGINES), "--peers"))
     variants = [False, True] if args.dp is None else [args.dp]
     repeats = 1 if args.quick else args.rounds
     found: list[dict[str, Any]] = []
@@ -85,14 +88,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def chosen(args: argparse.Namespace) -> list[Workload]:
-    """Return the workloads asked for, in their own order. Raises ConfigError for an unknown one."""
-    wanted = _listed(args.workloads, WORKLOADS, "--workloads")
+    """Return the workloads asked for, by name or family, in their own order. Raises ConfigError for an unknown one."""
+    wanted = _listed(args.workloads, [*WORKLOADS, *_FAMILIES], "--workloads")
     if wanted is None:
         wanted = list(_QUICK) if args.quick else list(WORKLOADS)
-    return [workload for name, workload in WORKLOADS.items() if name in wanted]
+    return [each for each in WORKLOADS.values() if each.name in wanted or each.family in wanted]
 
 
-def _listed(text: str | None, known: dict[str, Any], option: str) -> list[str] | None:
+def _listed(text: str | None, known: Sequence[str], option: str) -> list[str] | None:
     if text is None:
         return None
     wanted = [name.strip() for name in text.split(",") if name.strip()]

@@ -13,6 +13,7 @@ import pytest
 from hedgerow.shared.errors import ConfigError
 from hedgerow.simulations.bench import simulation
 from hedgerow.simulations.bench.simulation_peers.task import PeerTask, Setup, write_task
+from hedgerow.simulations.bench.simulation_run import turns
 from hedgerow.simulations.bench.simulation_run.engines import LEAN, PLAIN, Starter
 from hedgerow.simulations.bench.simulation_run.peer import Peer, PeerError
 from hedgerow.simulations.bench.simulation_run.turns import running
@@ -63,6 +64,17 @@ def test_ours_and_the_plain_loop_agree_and_are_timed_on_the_same_rounds(tmp_path
 
 @pytest.mark.slow
 @pytest.mark.system
+def test_an_engine_that_is_slow_gets_one_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "_LONG_TURN_S", 0.0)
+    with running(tiny_task(), tmp_path, Starter(1), [PLAIN], 2) as engines:
+        found = engines.measure(Workload("tiny", "mlp", 2, 2), False, 3)
+    assert len(found.rounds) == 6
+    assert len(found.engines[PLAIN].seconds) == 2
+    assert found.engines[PLAIN].error is None
+
+
+@pytest.mark.slow
+@pytest.mark.system
 def test_an_engine_that_cannot_start_does_not_end_the_run(tmp_path: Path) -> None:
     task, workload = tiny_task(), Workload("tiny", "mlp", 2, 1)
     without_pfl = Starter(1, Path(sys.executable))
@@ -97,7 +109,7 @@ def test_a_peer_that_takes_too_long_is_given_up_and_ended(tmp_path: Path) -> Non
 
 
 def test_unknown_workloads_and_peers_are_named(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = simulation.parser().parse_args(["--workloads", "mlp,chess"])
+    arguments = simulation.parser().parse_args(["--workloads", "mlp-10,chess"])
     with pytest.raises(ConfigError, match="--workloads: no chess; there are synth28-10"):
         simulation.chosen(arguments)
     assert simulation.main.__doc__ is not None
@@ -110,9 +122,10 @@ def test_workloads_are_run_in_their_own_order_and_quick_takes_two() -> None:
     def names(*arguments: str) -> list[str]:
         return [workload.name for workload in simulation.chosen(simulation.parser().parse_args(arguments))]
 
-    assert names("--workloads", "mlp,digits-10") == ["digits-10", "mlp"]
-    assert names("--quick") == ["digits-10", "mlp"]
-    assert len(names()) == 6
+    assert names("--workloads", "mlp-100,digits-10") == ["digits-10", "mlp-100"]
+    assert names("--workloads", "mlp") == ["mlp-10", "mlp-100"]
+    assert names("--quick") == ["digits-10", "mlp-10"]
+    assert len(names()) == 8
 
 
 def test_pfl_takes_part_only_where_its_interpreter_is_given() -> None:

@@ -23,6 +23,8 @@ T = TypeVar("T")
 TOLERANCE = 1e-5
 _START_S, _ROUND_S = 120.0, 120.0
 _PRODUCTS = 3
+_LONG_TURN_S = 30.0
+"""An engine that takes longer for a turn gets no other one: the whole run stays within minutes."""
 
 
 @dataclass
@@ -97,6 +99,8 @@ class Family:
 
     def _time(self, found: Measured, name: str) -> None:
         turn = found.workload.turn
+        if sum(found.engines[name].seconds) > _LONG_TURN_S:
+            return
         seconds = self._try(name, lambda: self._peers[name].rounds(turn, turn * _ROUND_S))
         if seconds is not None:
             found.engines[name].seconds += seconds

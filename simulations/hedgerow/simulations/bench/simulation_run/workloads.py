@@ -50,8 +50,10 @@ WORKLOADS: Final = {
         Workload("synth28-100", "synth28", 100, 1),
         Workload("digits-10", "digits", 10, 5),
         Workload("digits-100", "digits", 100, 2),
-        Workload("mlp", "mlp", 100, 2),
-        Workload("autoencoder", "autoencoder", 100, 2),
+        Workload("mlp-10", "mlp", 10, 5),
+        Workload("mlp-100", "mlp", 100, 2),
+        Workload("autoencoder-10", "autoencoder", 10, 5),
+        Workload("autoencoder-100", "autoencoder", 100, 2),
     )
 }
 
