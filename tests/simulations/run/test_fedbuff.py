@@ -178,3 +178,49 @@ def test_the_same_scenario_flies_the_same_way_twice_and_another_seed_another() -
             play_release(run, state)
         models.append(state.model.tobytes())
     assert models[0] == models[1] != models[2]
+
+
+def test_a_device_charges_no_more_rounds_than_its_plan_has() -> None:
+    setting = setting_of(
+        (3, 4, 5),
+        {"buffer_size": 1, "concurrency": 3, "staleness_exponent": 0.5},
+        job={"rounds": 3, "privacy": {"mode": "example", "epsilon": 4.0, "delta": 1e-3}},
+        faults={"dropout": 0.5},
+    )
+    run = opened(setting)
+    state = run.begin()
+    records = [play_release(run, state) for _ in range(3)]
+    assert state.totals.rounds.max() <= 3
+    assert all(record.epsilon <= 4.0 for record in records)  # type: ignore[operator]
+
+
+def test_when_nobody_is_there_time_passes_until_somebody_is() -> None:
+    setting = setting_of(
+        (1, 1, 1),
+        {"buffer_size": 1, "concurrency": 1, "staleness_exponent": 0.5},
+        availability={"kind": "random", "rate": 0.02},
+        job={"deadlines": {"round_s": 5.0}},
+    )
+    run = opened(setting)
+    record = play_release(run, run.begin())
+    assert record.counted == 1
+    assert record.simulated_s > 5.0
+
+
+def test_a_release_has_fewer_updates_when_nobody_is_left_who_could_send_one() -> None:
+    setting = setting_of((2, 3), {"buffer_size": 5, "concurrency": 2, "staleness_exponent": 0.5})
+    run = opened(setting)
+    record = play_release(run, run.begin())
+    assert record.counted == 2
+
+
+def test_updates_weigh_as_many_examples_as_the_job_says() -> None:
+    options = {"buffer_size": 2, "concurrency": 2, "staleness_exponent": 0.0}
+    setting = setting_of((1, 3), options, strategy={"weighting": "samples"})
+    run = opened(setting)
+    state = run.begin()
+    play_release(run, state)
+    oracle, data = LinearOracle(RATE), setting.population.at(1)
+    deltas = [oracle.update(setting.model, data.of(device)[0]) for device in (0, 1)]
+    expected = setting.model + 0.7 * (deltas[0] + 3 * deltas[1]) / 4
+    assert np.allclose(state.model, expected, atol=1e-6)

@@ -191,6 +191,45 @@ def test_a_sweep_prints_the_best_and_leaves_it(tmp_path: Path, capsys: pytest.Ca
     assert simulate(out / "best.toml", "--folder", tmp_path / "again", "--quiet") == 0
 
 
+def test_two_runs_are_set_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = scenario(tmp_path)
+    for name, rate in (("a", 0.1), ("b", 0.2)):
+        change = f"job.training.learning_rate={rate}"
+        assert simulate(path, "--folder", tmp_path / name, "--quiet", "--set", change) == 0
+    capsys.readouterr()
+    assert simulate("compare", tmp_path / "a", tmp_path / "b", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [one["path"] for one in found["differences"]] == ["job.training.learning_rate"]
+    assert simulate("compare", tmp_path / "a", tmp_path / "gone") == 1
+    assert "gone: no result there" in capsys.readouterr().err
+
+
+def test_a_sweep_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "sweep.json").write_text("{}")
+    extra = '[sweep]\nfirst_rounds = 1\nfields = {"job.training.learning_rate" = [0.1, 0.2]}'
+    assert simulate(scenario(tmp_path, extra=extra), "--sweep", "--folder", tmp_path / "out") == 1
+    assert "holds a sweep already" in capsys.readouterr().err
+
+
+def test_a_sweep_needs_its_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert simulate(scenario(tmp_path), "--sweep", "--folder", tmp_path / "out") == 1
+    assert "--sweep needs a [sweep] table" in capsys.readouterr().err
+
+
+def test_the_api_tells_of_each_round_and_gives_rows_for_a_table(tmp_path: Path) -> None:
+    told: list[int] = []
+    result = run(
+        scenario(tmp_path),
+        rounds=2,
+        progress=lambda record: told.append(record.round),
+        overrides=["seed=4", ("job.training.learning_rate", 0.05)],
+    )
+    assert told == [1, 2]
+    assert [row["round"] for row in result.records()] == [1, 2]
+    assert result.seed == 4
+
+
 # With signals, in a process of its own
 
 

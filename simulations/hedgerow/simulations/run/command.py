@@ -77,18 +77,15 @@ def list_scenarios(json: bool) -> int:
     if json:
         print_json([{"name": one.name, "description": one.description} for one in found])
         return 0
-    rows = [
-        [
-            path.stem,
-            str(one.population.devices),
-            str(one.job.rounds),
-            one.job.strategy.name,
-            one.job.privacy.mode,
-            one.description,
-        ]
-        for path, one in zip(shipped(), found, strict=True)
-    ]
-    print_table(("name", "devices", "rounds", "strategy", "privacy", ""), rows, "no scenario comes along")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("name", "devices", "rounds", "strategy", "privacy"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("")
+    for path, one in zip(shipped(), found, strict=True):
+        job = one.job
+        sizes = (str(one.population.devices), str(job.rounds))
+        table.add_row(path.stem, *sizes, job.strategy.name, job.privacy.mode, one.description)
+    Console().print(table, highlight=False)
     return 0
 
 

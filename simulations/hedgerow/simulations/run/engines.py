@@ -34,4 +34,4 @@ def make_engine(
         return FlowerEngine(
             scenario, recipe, population, workers=workers, choices=choices, state_folder=state_folder
         )
-    raise ConfigError(f"--engine {name}: expected lean, flower or fleet")
+    raise ConfigError(f"engine {name!r} trains no tasks; expected lean or flower")

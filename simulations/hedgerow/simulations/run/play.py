@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
-from hedgerow.shared.errors import ConfigError, HedgerowError, StorageError
+from hedgerow.shared.errors import ConfigError, HedgerowError, StorageError, UnsupportedError
 from hedgerow.simulations.run import checkpoint as saving
 from hedgerow.simulations.run.engines import EngineMaker, make_engine
 from hedgerow.simulations.run.fedbuff import play_release
@@ -24,6 +25,7 @@ from hedgerow.simulations.run.setting import Setting, make_setting
 from hedgerow.simulations.run.state import State
 from hedgerow.simulations.run.synchronous import play_round
 
+FLEET_MODULE = "hedgerow.simulations.fleet.run"
 CHECKPOINT_INTERVAL_S = 1.0
 LEDGER_NAME = "ledger.jsonl"
 _KEEPING = frozenset({"scaffold", "fedper"})
@@ -44,9 +46,14 @@ class Plan(NamedTuple):
     ledger: Ledger | None = None
 
 
+FleetRunner = Callable[[NamedScenario, Plan, Interrupt], Result]
+
+
 def play(named: NamedScenario, plan: Plan, interrupt: Interrupt) -> Result:
     """Return the result of a scenario. Raises as ``api.run``."""
     check_folder(plan)
+    if named.scenario.engine == "fleet":
+        return fleet_runner()(named, plan, interrupt)
     return play_setting(make_setting(named), plan, interrupt)
 
 
@@ -87,6 +94,22 @@ def _saved(plan: Plan, setting: Setting) -> saving.Checkpoint | None:
         raise ConfigError("--resume: expected a --folder that holds the run to go on with")
     scenario = setting.scenario
     return saving.read_checkpoint(plan.folder, scenario_sha256(scenario), scenario.engine)
+
+
+def fleet_runner() -> FleetRunner:
+    """Return what runs a scenario on a real server and real agents: their loop is the server's own, not this one.
+
+    Raises UnsupportedError where this installation has none.
+    """
+    try:
+        module = importlib.import_module(FLEET_MODULE)
+    except ModuleNotFoundError as error:
+        if error.name is None or not FLEET_MODULE.startswith(error.name):
+            raise
+        raise UnsupportedError(
+            f"engine 'fleet' is not in this installation ({error.name} is missing)"
+        ) from error
+    return cast("FleetRunner", module.run_fleet)
 
 
 class _Playing:
