@@ -13,6 +13,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkProcess
 from typing import Final
 
+import torch  # here, so that no worker ever loads it for itself
+
 Answer = Callable[[bytes], bytes]
 _PDEATHSIG: Final = 1
 _END_S: Final = 1.0
@@ -79,8 +81,6 @@ def _live(answer: Answer, pipe: Connection, theirs: Sequence[Connection], parent
         ctypes.CDLL(None).prctl(_PDEATHSIG, int(signal.SIGKILL))
         if os.getppid() != parent:
             return
-    import torch
-
     torch.set_num_threads(1)
     while True:
         try:
