@@ -16,7 +16,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from tests.support.broker import TlsFiles, free_port, need_broker
 from tests.support.tools import need_program
 
-from hedgerow.simulations.demo.broker import Broker
+from hedgerow.simulations.processes.broker import Broker
 
 pytestmark = pytest.mark.mosquitto
 SHIPPED = Path(__file__).parents[2] / "firmware_configs" / "mosquitto"

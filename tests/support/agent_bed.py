@@ -35,8 +35,8 @@ from hedgerow.server.registry.service import Registry
 from hedgerow.server.store.blobs import Blobs
 from hedgerow.server.store.database import Database
 from hedgerow.shared.bundle import sha256_hex
-from hedgerow.simulations.demo.broker import Broker, free_port
-from hedgerow.simulations.demo.workplace import HEDGEROW, Workplace
+from hedgerow.simulations.processes.broker import Broker, free_port
+from hedgerow.simulations.processes.workplace import HEDGEROW, Workplace
 
 DEVICE: Final = "dev-1"
 TOPIC: Final = f"plant/{DEVICE}"

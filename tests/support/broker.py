@@ -14,7 +14,7 @@ import trustme
 from paho.mqtt.enums import CallbackAPIVersion
 from tests.support.tools import need_program
 
-from hedgerow.simulations.demo.broker import Broker, Kind, find_mosquitto, free_port
+from hedgerow.simulations.processes.broker import Broker, Kind, find_mosquitto, free_port
 
 
 def need_broker(kind: Kind) -> None:

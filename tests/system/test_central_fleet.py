@@ -23,10 +23,10 @@ from hedgerow.shared.packing import packed_bytes
 from hedgerow.shared.privacy.accounting import epsilon
 from hedgerow.shared.privacy.events import CentralRounds
 from hedgerow.shared.privacy.ledger_file import verify
-from hedgerow.simulations.demo.broker import Broker
-from hedgerow.simulations.demo.fleet import Agent
 from hedgerow.simulations.demo.sensors import write_images
-from hedgerow.simulations.demo.workplace import Workplace
+from hedgerow.simulations.processes.broker import Broker
+from hedgerow.simulations.processes.fleet import Agent
+from hedgerow.simulations.processes.workplace import Workplace
 
 pytestmark = [
     pytest.mark.system,
@@ -69,7 +69,7 @@ class Story:
     def __init__(self, work: Workplace, server: ServerProcess, broker: Broker) -> None:
         self.server = server
         self.record = work.folder / "recorded"
-        server.start(self.record)
+        server.start(record_to=self.record)
         profile = CONFIGS / "profiles" / "pump.toml"
         self.agents = {name: Agent(work, server, broker, name, profile) for name in DEVICES}
         for number, (name, agent) in enumerate(self.agents.items()):
@@ -86,7 +86,7 @@ class Story:
         server.end(signal.SIGKILL)
         self.at_kill = self.ask("select round, state, epsilon from privacy_charges order by round")
         self.drawn_at_kill = self.ask("select round, cohort from rounds order by round")
-        server.start(self.record)
+        server.start(record_to=self.record)
         until("delivered", self._delivered)
         self.sent = read_recorded(self.record)
 

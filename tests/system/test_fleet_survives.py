@@ -24,10 +24,10 @@ from hedgerow.edge_agent.link.tls import device_context
 from hedgerow.models.recipes.digits import device_split
 from hedgerow.shared.identity import SERVER_NAME
 from hedgerow.shared.privacy.statement import recompute_job
-from hedgerow.simulations.demo.broker import Broker
-from hedgerow.simulations.demo.fleet import Agent
 from hedgerow.simulations.demo.sensors import write_images
-from hedgerow.simulations.demo.workplace import Workplace
+from hedgerow.simulations.processes.broker import Broker
+from hedgerow.simulations.processes.fleet import Agent
+from hedgerow.simulations.processes.workplace import Workplace
 
 pytestmark = [
     pytest.mark.system,
@@ -93,7 +93,7 @@ class Story:
         self._until_round(job_id, len(self.after_kill) + 6)
         self.stop_status = self.server.end(signal.SIGTERM)
         # From here on what devices send is written down.
-        self.server.start(self.record)
+        self.server.start(record_to=self.record)
         self._until_state(job_id, "delivered")
         self._until_serving(1, DEVICES)
         return job_id

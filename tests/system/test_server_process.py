@@ -18,7 +18,7 @@ from tests.support.processes import ServerProcess, workplace
 from hedgerow.edge_agent.home import AgentHome
 from hedgerow.edge_agent.join.joining import join
 from hedgerow.edge_agent.link.tls import device_context
-from hedgerow.simulations.demo.workplace import HEDGEROW
+from hedgerow.simulations.processes.workplace import HEDGEROW
 
 pytestmark = [pytest.mark.system, pytest.mark.xdist_group("server")]
 INTERNAL = (

@@ -30,7 +30,7 @@ from hedgerow.edge_agent.link.renewal import read_facts
 from hedgerow.edge_agent.slots.record import InstalledFile
 from hedgerow.edge_agent.slots.slots import Slots
 from hedgerow.shared.bundle import sha256_hex
-from hedgerow.simulations.demo.broker import Broker, free_port
+from hedgerow.simulations.processes.broker import Broker, free_port
 
 DAY_S = 86_400.0
 

@@ -30,7 +30,7 @@ from hedgerow.shared.errors import StorageError
 from hedgerow.shared.messages import Notice
 from hedgerow.shared.profile import DeviceProfile, SourceSpec, WindowSpec
 from hedgerow.shared.specs import Sample
-from hedgerow.simulations.demo.broker import Broker, Kind
+from hedgerow.simulations.processes.broker import Broker, Kind
 
 TAKEN_OVER = ("broker-taken-over", "broker-unsteady")
 SOURCES = [Path(__file__).parents[3] / part for part in ("edge_agent", "shared", "simulations")]

@@ -34,10 +34,10 @@ from hedgerow.shared.job import GateSpec, PrivacySpec
 from hedgerow.shared.privacy.report import privacy_report
 from hedgerow.shared.profile import DeviceProfile, read_profile
 from hedgerow.simulations.configs import configs_folder
-from hedgerow.simulations.demo.broker import Broker
-from hedgerow.simulations.demo.fleet import Agent, Server, wait_for
 from hedgerow.simulations.demo.sensors import time_of
-from hedgerow.simulations.demo.workplace import HEDGEROW, Workplace
+from hedgerow.simulations.processes.broker import Broker
+from hedgerow.simulations.processes.fleet import Agent, Server, wait_for
+from hedgerow.simulations.processes.workplace import HEDGEROW, Workplace
 
 PSS_WANTED_BYTES: Final = 85_000_000
 START_WANTED_S: Final = 1.5
@@ -71,7 +71,9 @@ def _measure(work: Workplace, broker: Broker, runtime: str, starts: int) -> dict
     profile_file = work.folder / "pump.toml"
     profile_file.write_text(f'runtimes = ["{runtime}"]\n{text}', encoding="utf-8")
     profile = read_profile(profile_file)
-    agent = Agent(work, Server(work), broker, "bench-1", profile_file)
+    server = Server(work)
+    server.start()
+    agent = Agent(work, server, broker, "bench-1", profile_file)
     agent.ingest("--csv", str(_recording(work.folder, profile)))
     bundle = work.folder / "bundle"
     asyncio.run(_package(bundle, profile))

@@ -17,12 +17,12 @@ from rich.console import Console
 
 from hedgerow.server.cli.output import print_json, run_app
 from hedgerow.simulations.configs import configs_folder
-from hedgerow.simulations.demo.broker import Broker
 from hedgerow.simulations.demo.flow import Demo
 from hedgerow.simulations.demo.result import DemoResult
 from hedgerow.simulations.demo.scene import DEVICES, Scene, recorded, simulated
 from hedgerow.simulations.demo.table import print_result
-from hedgerow.simulations.demo.workplace import Workplace
+from hedgerow.simulations.processes.broker import Broker
+from hedgerow.simulations.processes.workplace import Workplace
 
 app = typer.Typer(
     help="Run the whole loop on this machine with real processes.",

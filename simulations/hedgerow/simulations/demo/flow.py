@@ -19,7 +19,6 @@ from hedgerow.shared.job import Job
 from hedgerow.shared.privacy.statement import recompute_job
 from hedgerow.shared.profile import WindowSpec
 from hedgerow.simulations.bench.row_metrics import RowCounts, count_rows
-from hedgerow.simulations.demo.broker import Broker
 from hedgerow.simulations.demo.comparing import beside, held_out_us
 from hedgerow.simulations.demo.detection import (
     Detection,
@@ -30,7 +29,6 @@ from hedgerow.simulations.demo.detection import (
     read_alarms,
     rows_in_alarm,
 )
-from hedgerow.simulations.demo.fleet import Agent, Server, in_parallel, wait_for
 from hedgerow.simulations.demo.looking import Lookout
 from hedgerow.simulations.demo.result import DemoResult, DeviceResult, JobResult, LabelledResult
 from hedgerow.simulations.demo.scene import Scene
@@ -41,7 +39,9 @@ from hedgerow.simulations.demo.sensors import (
     row_of,
     write_images,
 )
-from hedgerow.simulations.demo.workplace import Workplace
+from hedgerow.simulations.processes.broker import Broker
+from hedgerow.simulations.processes.fleet import Agent, Server, in_parallel, wait_for
+from hedgerow.simulations.processes.workplace import Workplace
 
 QUIET_ROWS: Final = 400
 FAULT_ROWS: Final = 120
@@ -63,6 +63,7 @@ class Demo:
         self._publisher = Publisher(broker.host, broker.port)
         self._publisher.listen("hedgerow/v1/+/up/#")
         self.server = Server(work)
+        self.server.start()
         self._agents: dict[str, Agent] = {}
 
     def run(self) -> DemoResult:
@@ -109,6 +110,7 @@ class Demo:
         texts = list(self._scene.texts.items())
 
         def one(number: int) -> Agent:
+            """Let one device join, with images of its own, and start its agent."""
             device, text = texts[number]
             profile = self._work.folder / f"{device}.toml"
             profile.write_text(text, encoding="utf-8")
@@ -140,6 +142,7 @@ class Demo:
         window = self._scene.profile.window
 
         def stored() -> bool:
+            """Tell whether every device holds the windows of all that was published."""
             return all(
                 agent.status()["samples"].get(window.name, 0)
                 >= _windows(self._scene.sensors[device].row, window)

@@ -9,8 +9,8 @@ import httpx
 
 from hedgerow.shared.profile import DeviceProfile
 from hedgerow.simulations.demo.detection import Heard, Planted, delay_windows
-from hedgerow.simulations.demo.fleet import Agent, Server
 from hedgerow.simulations.demo.result import AlarmResult, JobResult
+from hedgerow.simulations.processes.fleet import Agent, Server
 
 WITHIN_WINDOWS: Final = 2
 

@@ -13,8 +13,8 @@ from tests.support.broker import need_broker
 from tests.support.telemetry import wait_until
 
 from hedgerow.shared.errors import TransportError
-from hedgerow.simulations.demo import broker as broker_module
-from hedgerow.simulations.demo.broker import Broker, Kind
+from hedgerow.simulations.processes import broker as broker_module
+from hedgerow.simulations.processes.broker import Broker, Kind
 
 KINDS = [pytest.param("mosquitto", marks=pytest.mark.mosquitto), "embedded"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hedgerow.shared.errors import TransportError
-from hedgerow.simulations.demo.workplace import Workplace
+from hedgerow.simulations.processes.workplace import Workplace
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_a_process_that_ends_on_its_own_is_noticed_with_its_last_words(work: Wor
 def test_closing_ends_everything_even_what_will_not_listen(
     work: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hedgerow.simulations.demo.workplace.STOP_S", 0.3)
+    monkeypatch.setattr("hedgerow.simulations.processes.workplace.STOP_S", 0.3)
     deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
     process = work.spawn("deaf", [sys.executable, "-c", deaf])
     assert process.stdout is not None

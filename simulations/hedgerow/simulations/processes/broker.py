@@ -128,7 +128,7 @@ class Broker:
         return "\n".join(lines) + "\n" + self._extra
 
     def _embedded(self) -> list[str]:
-        module = "hedgerow.simulations.demo.embedded_broker"
+        module = "hedgerow.simulations.processes.embedded_broker"
         return [sys.executable, "-m", module, "--port", str(self.port)]
 
     def _wait_until_listening(self, process: subprocess.Popen[bytes]) -> None:

@@ -1,12 +1,13 @@
-"""The demo's folder and processes: started here, logged here, ended here, the last one first."""
+"""A folder and its processes: started here, logged here, ended here, the last one first."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -44,16 +45,22 @@ class Workplace:
             raise TransportError(f"hedgerow {' '.join(arguments[:2])} ended with {done.returncode}: {said}")
         return done.stdout
 
-    def spawn(self, name: str, command: Sequence[str]) -> subprocess.Popen[str]:
-        """Start a process that runs until ``close``; its errors go to ``logs/NAME.log``."""
-        with (self.logs / f"{name}.log").open("w", encoding="utf-8") as log:
+    def spawn(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[str]:
+        """Start a process that runs until ``end`` or ``close``; its errors go on at the end of ``logs/NAME.log``.
+
+        It has a session of its own: a Ctrl-C in the terminal is heard here alone, and ended in order from here.
+        """
+        with (self.logs / f"{name}.log").open("a", encoding="utf-8") as log:
             process = subprocess.Popen(
                 list(command),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                env=self._environment,
+                env={**self._environment, **(environment or {})},
+                start_new_session=True,
             )
         with self._lock:
             self._running.append((name, process))
@@ -67,6 +74,13 @@ class Workplace:
             name, code = ended[0]
             raise TransportError(f"{name} ended with {code}: {self.tail(name)}")
 
+    def end(self, process: subprocess.Popen[str], number: int = signal.SIGTERM) -> int:
+        """End one process by a signal, or by force if it does not listen, and return its exit status."""
+        with self._lock:
+            self._running = [(name, one) for name, one in self._running if one is not process]
+        process.send_signal(number)
+        return _gone(process)
+
     def tail(self, name: str) -> str:
         """Return the end of a process's log."""
         data = (self.logs / f"{name}.log").read_bytes()[-_TAIL_BYTES:]
@@ -79,10 +93,15 @@ class Workplace:
         for _, process in running:
             process.terminate()
         for _, process in running:
-            try:
-                process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
+            _gone(process)
+
+
+def _gone(process: subprocess.Popen[str]) -> int:
+    try:
+        status = process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        status = process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+    return status
