@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support.simulation_kernels import SMALL, kernels, make_job, small, start, trained
+from tests.support.simulation_kernels import SMALL, SketchRecipe, kernels, make_job, small, start, trained
 
 from hedgerow.edge_agent.trainer.plan import StepPlan
 from hedgerow.models.recipe import find_recipe
@@ -136,6 +137,27 @@ def test_a_model_that_is_not_finite_gives_an_update_that_is_not() -> None:
 
     assert np.isfinite(updates[0]).all()
     assert not np.isfinite(updates[1]).all()
+
+
+def test_a_loss_that_is_not_finite_at_nothing_stays_finite_in_short_batches() -> None:
+    class Relative(SketchRecipe):
+        def loss(self, module: torch.nn.Module, x: torch.Tensor, y: torch.Tensor | None) -> torch.Tensor:
+            return (
+                ((module(x) - x.sum(dim=1, keepdim=True)) / x.norm(dim=1, keepdim=True)).square().sum(dim=1)
+            )
+
+    recipe = Relative(lambda: torch.nn.Linear(4, 1), (4,))
+    reference, kernel = kernels(("reference", "stacked"), recipe, {})
+    model = start(recipe, {})
+    jobs = [make_job(recipe, {}, model, n, n) for n in (3, 6)]
+    jobs += [make_job(recipe, {}, model, n, n, private=PLAN, noise_key=(n,)) for n in (3, 6)]
+
+    wanted, told = trained(reference, jobs)
+    updates, results = trained(kernel, jobs)
+
+    assert np.isfinite(wanted).all()
+    assert np.abs(updates - wanted).max() <= 5 * ROUNDING
+    assert [r.loss for r in results] == pytest.approx([r.loss for r in told], rel=1e-5, nan_ok=True)
 
 
 def test_no_job_at_all_is_no_work() -> None:

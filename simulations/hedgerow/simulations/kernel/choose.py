@@ -22,8 +22,8 @@ GROUPS: Final = (8, 32, 128)
 MARGIN: Final = 0.97
 """A larger group, or stacking at all, must take less than this share of the time to be taken."""
 _EXPLICIT_JOBS: Final = 4
-_STACK_VALUES: Final = 64 * 1024 * 1024
-"""Most values that a group's models may have together (256 MiB)."""
+_STACK_VALUES: Final = 8 * 1024 * 1024
+"""Most values that a group's models may have together (32 MiB; gradients, bases and updates are as many again each)."""
 
 
 class Choice(NamedTuple):

@@ -138,6 +138,8 @@ class AutogradLoss:
             weights = scale.view(-1) if isinstance(scale, torch.Tensor) else scale
             (found,) = torch.autograd.grad((losses * weights).sum(), leaf)
         gradient.copy_(found.reshape(gradient.shape))
+        if isinstance(scale, torch.Tensor):
+            gradient.masked_fill_(scale == 0, 0.0)  # a loss may not be finite at the blank example
         self._last = losses.detach()
 
     def values(self) -> torch.Tensor:

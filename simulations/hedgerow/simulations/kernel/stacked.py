@@ -109,7 +109,7 @@ class StackedKernel:
             scale = scales[number, :active].reshape(-1, 1)
             program.gradient(target, scale)
             if rounds.any_last[number]:
-                found = self._compiled.loss.values().mul_(scale.view(-1) > 0)
+                found = self._compiled.loss.values().masked_fill(scale.view(-1) == 0, 0.0)
                 sums = found.view(active, -1).sum(1, dtype=torch.float64)
                 total[:active].addcmul_(sums, last[number, :active])
             self._descent.step(active)
