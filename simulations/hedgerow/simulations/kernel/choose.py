@@ -5,15 +5,18 @@ The kernels differ by rounding, so that a replay must take the choice that was r
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+import msgspec
 import numpy as np
 
 from hedgerow.models.recipe import Parameters, Recipe
 from hedgerow.shared.errors import ConfigError, UnsupportedError
 from hedgerow.shared.job import TrainingSpec
+from hedgerow.simulations.kernel.batches import count_batches
 from hedgerow.simulations.kernel.make import make_kernel
 from hedgerow.simulations.kernel.protocol import Kernel, KernelName, LocalJob
 from hedgerow.simulations.kernel.stacked import GROUP
@@ -21,6 +24,8 @@ from hedgerow.simulations.kernel.stacked import GROUP
 GROUPS: Final = (8, 32, 128)
 MARGIN: Final = 0.97
 """A larger group, or stacking at all, must take less than this share of the time to be taken."""
+MOST_STEPS: Final = 64
+"""A job that has more steps is timed on so many: what is asked is the time of one."""
 _EXPLICIT_JOBS: Final = 4
 _STACK_VALUES: Final = 8 * 1024 * 1024
 """Most values that a group's models may have together (32 MiB; gradients, bases and updates are as many again each)."""
@@ -74,7 +79,7 @@ def choose_kernel(
     timings: dict[str, float] = {}
     tried: set[str] = set()
     best = Choice("reference", 1, timings)
-    sample = [job for job in jobs if len(job.x) or job.private is not None]
+    sample = shortened([job for job in jobs if len(job.x) or job.private is not None], training)
     for candidate in _candidates(len(jobs[0].model) if len(jobs) else 0, len(sample)):
         if "stacked" in tried and best.name != "stacked":
             break  # small groups lose already: larger ones cost more to try
@@ -89,6 +94,36 @@ def choose_kernel(
         if best.name == "reference" or used < MARGIN * timings[best.text]:
             best = Choice(candidate.name, candidate.group, timings)
     return best
+
+
+def shortened(jobs: Sequence[LocalJob], training: TrainingSpec) -> list[LocalJob]:
+    """Return ``jobs`` with as many epochs, and then as many examples, as keep the longest to about ``MOST_STEPS``.
+
+    All are cut by the same share, so that in a group some still end before others as they would in the run.
+    """
+    epochs = [training.local_epochs if job.epochs is None else job.epochs for job in jobs]
+    batches = [count_batches(len(job.x), training.batch_size) for job in jobs]
+    drawn = max((job.private.steps for job in jobs if job.private is not None), default=0)
+    longest = max((b for b, job in zip(batches, jobs, strict=True) if job.private is None), default=0)
+    kept = min(1.0, MOST_STEPS / max(1, longest))
+    most_epochs = max(1, MOST_STEPS // max(1, longest))
+    return [
+        _cut(job, kept, min(own, most_epochs)) if job.private is None else _cut_draws(job, drawn)
+        for job, own in zip(jobs, epochs, strict=True)
+    ]
+
+
+def _cut(job: LocalJob, kept: float, epochs: int) -> LocalJob:
+    count = math.ceil(kept * len(job.x))
+    return job._replace(x=job.x[:count], y=None if job.y is None else job.y[:count], epochs=epochs)
+
+
+def _cut_draws(job: LocalJob, drawn: int) -> LocalJob:
+    """Return a private job with its share of ``MOST_STEPS``; all its examples stay, as each step draws among them."""
+    if job.private is None or drawn <= MOST_STEPS:
+        return job
+    steps = max(1, math.ceil(job.private.steps * MOST_STEPS / drawn))
+    return job._replace(private=msgspec.structs.replace(job.private, steps=steps))
 
 
 def _candidates(n_parameters: int, n_jobs: int) -> list[Choice]:

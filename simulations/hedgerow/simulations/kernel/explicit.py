@@ -122,4 +122,4 @@ class _Trainer:
         """Return the program for these examples, its input filled, and their targets."""
         program = self._programs.get(1, len(chosen), min(len(x), self._spec.batch_size))
         torch.index_select(x, 0, chosen, out=program.x)
-        return program, None if target is None else target[chosen]
+        return program, None if target is None else torch.index_select(target, 0, chosen)

@@ -57,7 +57,7 @@ class Table:
     def fill(self, x: torch.Tensor, index: torch.Tensor) -> torch.Tensor | None:
         """Fill ``x`` with the examples at ``index``, int64 ``(rows,)``, and return their targets."""
         torch.index_select(self._x, 0, index, out=x)
-        return None if self._target is None else self._target[index]
+        return None if self._target is None else torch.index_select(self._target, 0, index)
 
 
 class Rounds:
