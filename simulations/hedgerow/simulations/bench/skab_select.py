@@ -82,7 +82,7 @@ def _told(candidate: Candidate) -> dict[str, Any]:
 
 
 def _table(result: dict[str, Any]) -> str:
-    lines = [f"{result['candidates']} candidates; F1 over planted faults, FAR without a fault, drift added"]
+    lines = [f"{result['candidates']} candidates; F1 over planted faults, FAR without a fault"]
     for name in ("first_step", "chosen", "largest_f1", "job"):
         told = result[name]
         lines.append(f"{name:12} F1 {told['planted_f1']:.3f}  FAR {told['far_percent']:.1f} %")

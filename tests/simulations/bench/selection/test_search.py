@@ -11,7 +11,7 @@ BASE: dict[str, Any] = {"rows": 32, "hidden": 32, "code": 8, "clip": 2.0, "memor
 
 
 def candidate(f1: float, far: float, **options: Any) -> Candidate:
-    judged = Judged((f1 + 0.1, f1 - 0.1), (0.0, far))
+    judged = Judged((f1 + 0.1, f1 - 0.1), (far, 90.0))
     return Candidate(Options(**{**BASE, **options}), {"short": judged, "long": Judged((f1, f1), (0.0, 0.0))})
 
 

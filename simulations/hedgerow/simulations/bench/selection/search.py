@@ -84,8 +84,8 @@ class Candidate(msgspec.Struct, frozen=True):
         return sum(values) / len(values)
 
     def far(self) -> float:
-        """Return the largest FAR of a family with the added drift, per cent."""
-        return max(judged.far_percent[-1] for judged in self.families.values())
+        """Return the largest FAR of a family on its rows as they are, per cent."""
+        return max(judged.far_percent[0] for judged in self.families.values())
 
     def order(self) -> tuple[float, ...]:
         """Return the order of preference among equals, the smallest first."""
