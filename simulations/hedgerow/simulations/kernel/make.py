@@ -21,7 +21,8 @@ def make_kernel(
 ) -> Kernel:
     """Return the kernel ``name`` for ``recipe`` with the job's (checked) ``parameters`` and ``training`` block.
 
-    ``reference`` trains any recipe, on the CPU, as does ``explicit``; ``stacked`` takes ``group`` jobs at once. Raises UnsupportedError when another kernel cannot.
+    ``reference`` trains any recipe; it and ``explicit`` work on the CPU alone. ``stacked`` takes ``group`` jobs at once.
+    Raises UnsupportedError when a kernel cannot train this recipe, or not on this ``device``.
     """
     if name == "reference" and device == "cpu":
         # Opacus is slow to import; the other kernels do without it.
