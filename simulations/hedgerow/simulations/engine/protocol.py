@@ -71,7 +71,7 @@ class Outcome(msgspec.Struct, frozen=True):
     rejected: str | None = None
 
 
-class Answer(NamedTuple):
+class Answer(msgspec.Struct, frozen=True):
     """What a batch came to: ``total`` is the exact weighted sum of what counts, float64 ``(n,)``, with ``weight`` and ``count``.
 
     ``updates`` holds each counted task's update by device with ``want = "each"``, else it is empty. ``control`` is the sum of the

@@ -144,7 +144,8 @@ class FlowerEngine:
                 self._runtime = None
 
     def _started(self) -> Runtime:
-        assert self._folder is not None
+        if self._folder is None:
+            raise EngineError("the engine is not open")
         state = self._state_folder or self._folder / "state"
         world = World(self._scenario, self._recipe, self._population, state)
         return Runtime(world, self._workers, self._folder)

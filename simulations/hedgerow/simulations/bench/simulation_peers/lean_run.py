@@ -58,7 +58,8 @@ class LeanRounds:
         return seconds
 
     def _one_round(self) -> None:
-        assert self._engine is not None
+        if self._engine is None:
+            raise RuntimeError("configure comes before rounds")
         tasks = [
             Task(device, self._round, weight=float(self._task.count(device)), private=self._plan(device))
             for device in self._task.cohort(self._round, self._setup.cohort)

@@ -49,6 +49,9 @@ class Peer:
                 start_new_session=True,
             )
         os.close(write)
+        if self._process.stdin is None:
+            raise PeerError("no way to command it")
+        self._commands = self._process.stdin
 
     @property
     def pid(self) -> int:
@@ -75,9 +78,8 @@ class Peer:
             return
         members = family(self.pid)
         with contextlib.suppress(OSError, ValueError):
-            assert self._process.stdin is not None
-            self._process.stdin.write(b'{"do": "end"}\n')
-            self._process.stdin.close()
+            self._commands.write(b'{"do": "end"}\n')
+            self._commands.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_END_S)
         members += [each for each in family(self.pid) if each not in members]
@@ -89,10 +91,9 @@ class Peer:
         self._replies = -1
 
     def _ask(self, command: dict[str, Any], timeout_s: float) -> dict[str, Any]:
-        assert self._process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps(command).encode() + b"\n")
-            self._process.stdin.flush()
+            self._commands.write(json.dumps(command).encode() + b"\n")
+            self._commands.flush()
         except OSError as error:
             raise PeerError(f"it ended: {self._tail()}") from error
         line = self._line(time.monotonic() + timeout_s)

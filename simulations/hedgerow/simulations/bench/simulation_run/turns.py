@@ -116,9 +116,10 @@ class Family:
             model = self._try(name, lambda name=name, figures=figures: self._two_rounds(name, setup, figures))  # type: ignore[misc]
             if model is not None:
                 models[name] = model
-        reference = models.get(LEAN, next(iter(models.values()), None))
+        if not models:
+            return
+        reference = models.get(LEAN, next(iter(models.values())))
         for name, model in models.items():
-            assert reference is not None
             found.engines[name].difference = float(np.abs(model - reference).max())
 
     def _two_rounds(self, name: str, setup: Setup, figures: Figures) -> npt.NDArray[np.float32]:
