@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,18 +25,23 @@ from hedgerow.simulations.scenario.spec import Scenario
 ALL = ("all",)
 
 
+class Divided(NamedTuple):
+    """A source before anything is made of it: each device's examples to train on and to test with, rising indices."""
+
+    request: Request
+    pool: Pool
+    train: list[Ints]
+    test: list[Ints]
+
+
 def build_population(scenario: Scenario, recipe: Recipe, base: Path) -> Population:
     """Return all devices with their examples, the same for the same scenario. ``base`` is where relative paths start.
 
     Raises ConfigError naming the field for what the data do not allow, ContentError for files that are damaged,
     UnsupportedError where a package is missing.
     """
-    request = make_request(scenario, recipe, base)
-    pool = source_of(scenario.population.source).read(request)
-    request = replace(request, profile=pool.profile or request.profile)
-    parts = _parts(scenario, request, pool)
+    request, pool, parts, tests = divide(scenario, recipe, base)
     spec, seed = scenario.population, scenario.seed
-    parts, tests = part_off(parts, spec.test_share, seed, pool.ordered)
     private = scenario.job.privacy.mode == "example"
     newest = scenario.job.training.max_samples
     train = flat_data(pool.examples, [part[-newest:] for part in parts], request, private)
@@ -54,6 +60,16 @@ def build_population(scenario: Scenario, recipe: Recipe, base: Path) -> Populati
         group_names=names,
         device_test_phases=tested,
     )
+
+
+def divide(scenario: Scenario, recipe: Recipe, base: Path) -> Divided:
+    """Return a source's raw examples and whose they are, as indices. Raises as ``build_population``."""
+    request = make_request(scenario, recipe, base)
+    pool = source_of(scenario.population.source).read(request)
+    request = replace(request, profile=pool.profile or request.profile)
+    parts = _parts(scenario, request, pool)
+    train, test = part_off(parts, scenario.population.test_share, scenario.seed, pool.ordered)
+    return Divided(request, pool, train, test)
 
 
 def make_request(scenario: Scenario, recipe: Recipe, base: Path) -> Request:

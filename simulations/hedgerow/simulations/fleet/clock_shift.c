@@ -1,4 +1,4 @@
-/* Preloaded into a process it lets the process, its libraries and its children see a wall clock that began in 1970.
+/* Preloaded into a process it lets the process, its libraries and its children see a wall clock that is wrong.
 
    CLOCK_SHIFT_S is how many seconds are taken off; monotonic clocks are left alone. */
 #define _GNU_SOURCE
