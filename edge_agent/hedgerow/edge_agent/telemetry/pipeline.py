@@ -93,7 +93,8 @@ class Pipeline:
         self._clock_ok = True
         self._pending = 0
         self._since = 0.0
-        store.declare(profile.window_spec)
+        if profile.channel:  # a device of cameras alone has no window
+            store.declare(profile.window_spec)
         store.on_reset(Quarantine.prepare)
         store.on_reset(self._journal.prepare)
         with store.connection() as connection:
