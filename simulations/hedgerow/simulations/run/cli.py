@@ -35,6 +35,12 @@ def simulate(
         bool,
         typer.Option("--resume", help="Go on with an interrupted run (the newest, or that in --folder)."),
     ] = False,
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            help="A run's folder: take the kernel it chose by timing, so that the same scenario gives the same model."
+        ),
+    ] = None,
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="PATH=VALUE: change a field, as often as wanted.")
     ] = None,
@@ -60,7 +66,7 @@ def simulate(
     if print_job:
         return command.print_job(file, overrides, rounds)
     request = command.Request(
-        file, engine, rounds, workers, folder, resume, tuple(overrides), json=json, quiet=quiet
+        file, engine, rounds, workers, folder, resume, tuple(overrides), json=json, quiet=quiet, like=like
     )
     return command.sweep(request) if sweep else command.simulate(request)
 

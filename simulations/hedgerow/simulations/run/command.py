@@ -42,17 +42,21 @@ class Request(NamedTuple):
     overrides: tuple[str, ...]
     json: bool
     quiet: bool
+    like: Path | None = None
 
 
 def simulate(request: Request) -> int:
     """Run a scenario; return 0, or 130 if it was interrupted."""
     began = time.monotonic()
+    if request.like is not None and request.resume:
+        raise ConfigError("--like: a run that goes on keeps its own choices; leave --like or --resume out")
     named = _named(request)
+    choices = _choices(request, named)
     folder = _folder(request, named)
     with progress_on(
         Console(stderr=True), named.scenario.job.rounds, _metric(named), request.quiet
     ) as progress:
-        plan = Plan(request.workers, folder, request.resume, progress.round, None, began)
+        plan = Plan(request.workers, folder, request.resume, progress.round, choices, began)
         with Interrupt(lambda: progress.note(_ENDING)) as heard:
             result = play(named, plan, heard)
         files = _report(result, folder, progress)
@@ -133,6 +137,14 @@ def _named(request: Request) -> NamedScenario:
     return find_scenario(request.file, request.overrides, request.engine, request.rounds)
 
 
+def _choices(request: Request, named: NamedScenario) -> dict[str, str] | None:
+    if request.like is None:
+        return None
+    from hedgerow.simulations.run.like import choices_like  # loads torch
+
+    return choices_like(request.like, named.scenario.engine)
+
+
 def _folder(request: Request, named: NamedScenario) -> Path:
     if request.folder is not None:
         return request.folder
@@ -155,9 +167,10 @@ def sweep(request: Request) -> int:
         raise ConfigError(
             f"{folder}: holds a sweep already; go on with it by --resume, or give another --folder"
         )
+    choices = _choices(request, named)
     progress = progress_on(Console(stderr=True, force_terminal=False), 1, "", request.quiet)
     with Interrupt(lambda: progress.note(_ENDING)) as heard:
-        found = run_sweep(named, Options(folder, request.workers, progress.note, heard))
+        found = run_sweep(named, Options(folder, request.workers, progress.note, heard, choices))
     if request.json:
         print_json(found)
     else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,12 +66,13 @@ class SweepResult(msgspec.Struct, frozen=True):
 
 
 class Options(NamedTuple):
-    """How to search. ``told`` gets a line of news now and then."""
+    """How to search. ``told`` gets a line of news now and then. ``choices`` are for trials that have not begun."""
 
     folder: Path
     workers: int | None = None
     told: Callable[[str], None] = lambda _text: None
     interrupt: Interrupt = Interrupt()
+    choices: Mapping[str, str] | None = None
     make: EngineMaker = make_engine
     settle: SettingMaker = make_setting
 
@@ -182,6 +183,7 @@ class _Search:
             workers=self._options.workers,
             folder=folder,
             resume=(folder / "checkpoint").exists(),
+            choices=self._options.choices,
             began=time.monotonic(),
             until=until,
             trial=f"{number:04d}",
