@@ -17,13 +17,13 @@ from hedgerow.shared.specs import TensorSpec
 
 Runtime = Literal["onnxruntime", "litert"]
 Precision = Literal["float32", "int8"]
-Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 class Artefact(msgspec.Struct, frozen=True):
     """One runnable file of a bundle."""
 
-    file: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+    file: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}\Z")]
     runtime: Runtime
     precision: Precision
     sha256: Sha256
@@ -136,7 +136,7 @@ def decode_manifest(data: bytes) -> Manifest:
         raise ContentError(f"manifest of {len(data)} bytes; at most {limits.MAX_MANIFEST_BYTES}")
     try:
         return _MANIFESTS.decode(data)
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ContentError(f"not a bundle manifest: {error}") from error
 
 

@@ -13,7 +13,8 @@ from msgspec import Meta
 
 from hedgerow.shared import limits
 
-Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+# \Z: in Python, $ also matches before a last line feed, and a name with one would reach topics and files
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}\Z")]
 Mode = Literal["none", "example", "central-poisson", "central-bandmf", "distributed", "local"]
 Packing = Literal["float32", "float16", "int8"]
 Positive = Annotated[float, Meta(gt=0)]

@@ -22,7 +22,7 @@ class JoinRequest(msgspec.Struct, frozen=True):
 
     token_id: Annotated[str, Meta(max_length=16)]
     secret: Annotated[str, Meta(max_length=64)]
-    device: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+    device: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}\Z")]
     csr_pem: Annotated[str, Meta(max_length=4096)]
     agent_version: Short = ""
 

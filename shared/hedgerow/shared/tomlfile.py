@@ -12,6 +12,7 @@ from hedgerow.shared import limits
 from hedgerow.shared.errors import ConfigError
 
 T = TypeVar("T", bound=msgspec.Struct)
+_TOO_DEEP = f"tables or arrays are nested too deeply, more than {limits.MAX_TOML_DEPTH} levels"
 
 
 def read_toml(path: Path, kind: type[T]) -> T:
@@ -30,15 +31,39 @@ def read_toml(path: Path, kind: type[T]) -> T:
 
 def parse_toml(data: bytes, kind: type[T], where: str) -> T:
     """Return TOML bytes as a ``kind``; ``where`` names the source in errors. Raises as ``read_toml``."""
+    return from_table(parse_table(data, where), kind, where)
+
+
+def parse_table(data: bytes, where: str) -> dict[str, Any]:
+    """Return TOML bytes as a plain table. Raises ConfigError if they are too many, not UTF-8, or not TOML."""
     if len(data) > limits.MAX_TOML_BYTES:
         raise ConfigError(f"{where}: larger than {limits.MAX_TOML_BYTES} bytes")
     try:
         table = tomllib.loads(data.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise ConfigError(f"{where}: not UTF-8 text (byte {error.start})") from error
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError as error:
+        raise ConfigError(f"{where}: {_TOO_DEEP}") from error
+    except (
+        ValueError
+    ) as error:  # TOMLDecodeError is one; a number of thousands of digits, or no date, raises the plain one
         raise ConfigError(f"{where}: not TOML: {error}") from error
-    return from_table(table, kind, where)
+    if _is_deep(table):
+        raise ConfigError(f"{where}: {_TOO_DEEP}")
+    return table
+
+
+def _is_deep(table: dict[str, Any]) -> bool:
+    """Tell whether values are nested deeper than is read: what comes after walks them by recursion."""
+    level: list[Any] = [table]
+    for _ in range(limits.MAX_TOML_DEPTH):
+        level = [
+            inner
+            for value in level
+            if isinstance(value, dict | list)
+            for inner in (value.values() if isinstance(value, dict) else value)
+        ]
+    return bool(level)
 
 
 def from_table(table: dict[str, Any], kind: type[T], where: str) -> T:
