@@ -47,7 +47,7 @@ class WindowSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: Name = "window"
     length: Annotated[int, Meta(ge=1, le=limits.MAX_WINDOW_ROWS)] = 60
     stride: Annotated[int, Meta(ge=1, le=limits.MAX_WINDOW_ROWS)] = 1
-    rate_hz: Annotated[float, Meta(gt=0, le=100_000)] = 1.0
+    rate_hz: Annotated[float, Meta(ge=1e-6, le=100_000)] = 1.0
     max_hold_rows: Annotated[int, Meta(ge=0, le=1000)] = 3
     min_valid: Annotated[float, Meta(ge=0, le=1)] = 0.9
     late_rows: Annotated[int, Meta(ge=0, le=100)] = 1

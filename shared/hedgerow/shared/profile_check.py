@@ -138,10 +138,14 @@ def _timestamp_problems(source: SourceSpec, path: str) -> Iterator[str]:
         return
     if source.payload == "value":
         yield f'{path}.timestamp: payload = "value" has no room for one; leave it out (time of arrival)'
-    elif source.payload == "array" and not (stamp.isdecimal() and int(stamp) <= len(source.order)):
+    elif source.payload == "array" and not _is_position(stamp, len(source.order)):
         yield f"{path}.timestamp: {stamp!r} is not a position in 0 … {len(source.order)}"
     elif not all(stamp.split(".")):
         yield f"{path}.timestamp: {stamp!r} is not a dotted path"
+
+
+def _is_position(stamp: str, last: int) -> bool:
+    return stamp.isascii() and stamp.isdecimal() and len(stamp) <= len(str(last)) and int(stamp) <= last
 
 
 def _csv_problems(csv: CsvSpec, known: tuple[str, ...]) -> Iterator[str]:
