@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +24,18 @@ from hedgerow.shared.specs import Sample, TensorSpec
 
 _GROUP: Final = 500
 _MAX_ARCHIVE_BYTES: Final = 512 * limits.MIB
+_MAX_LABEL: Final = 2**31 - 1
+# What zipfile and NumPy raise on archives that are damaged, encrypted, packed in another way, or say sizes that are not true.
+_UNREADABLE: Final = (
+    OSError,
+    ValueError,
+    EOFError,
+    MemoryError,
+    RuntimeError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 class Ingested(msgspec.Struct, frozen=True):
@@ -83,6 +97,8 @@ def ingest_arrays(path: Path, spec: TensorSpec, store: SampleStore, *, features:
     spec.check(x)
     if y is not None and (y.shape != x.shape[:1] or not np.issubdtype(y.dtype, np.integer)):
         raise ContentError(f"{path}: y must hold {len(x)} integer labels, got {y.dtype} {y.shape}")
+    if y is not None and y.size and not 0 <= int(y.min()) <= int(y.max()) <= _MAX_LABEL:
+        raise ContentError(f"{path}: y holds {y.min()} to {y.max()}; a label is from 0 to {_MAX_LABEL}")
     store.declare(spec)
     added = 0
     for start in range(0, len(x), _GROUP):
@@ -107,6 +123,11 @@ def _load(
         with np.load(path, allow_pickle=False) as arrays:
             if "x" not in arrays:
                 raise ConfigError(f"{path}: has no array 'x'; there are {', '.join(arrays) or 'none'}")
-            return arrays["x"], arrays.get("y")
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+            found = {name: arrays[name] for name in ("x", "y") if name in arrays}
+        for name, array in found.items():
+            # NumPy gives back as bytes what does not begin as an array
+            if not isinstance(array, np.ndarray):
+                raise ConfigError(f"{path}: {name!r} is not an array")
+        return found["x"], found.get("y")
+    except _UNREADABLE as error:
         raise ConfigError(f"{path}: cannot be read as a NumPy archive: {error}") from error

@@ -311,7 +311,10 @@ def _inferred(sample: Sample) -> TensorSpec:
     if dtype not in ("float32", "uint8", "int32", "int64") or not sample.array.ndim:
         raise ContentError(f"sample of spec {sample.spec!r}: {dtype} {sample.array.shape} cannot be stored")
     kind = _KINDS.get((dtype, sample.array.ndim), "tokens" if dtype.startswith("int") else "window")
-    return TensorSpec(sample.spec, cast("DType", dtype), sample.array.shape, kind)
+    try:
+        return TensorSpec(sample.spec, cast("DType", dtype), sample.array.shape, kind)
+    except ValueError as error:
+        raise ContentError(f"sample of spec {sample.spec!r} cannot be stored: {error}") from error
 
 
 def _batch(rows: list[tuple[Any, ...]], spec: TensorSpec, path: Path) -> StoredBatch:
