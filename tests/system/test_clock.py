@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +12,9 @@ import pytest
 from tests.support.agent_bed import AgentBed, until
 from tests.support.tools import need_program
 
+from hedgerow.simulations.fleet.clock import skewed_environment
+
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.xdist_group("agent-clock")]
-SHIM = Path(__file__).parents[1] / "support" / "clock_in_1970.c"
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +35,8 @@ def bed(made: AgentBed) -> Iterator[AgentBed]:
 
 def in_1970(folder: Path) -> dict[str, str]:
     """Return the environment of a process whose wall clock began a minute ago, in 1970, for its children too."""
-    library = folder / "clock.so"
-    subprocess.run([need_program("cc"), "-shared", "-fPIC", "-o", str(library), str(SHIM)], check=True)
-    return {"LD_PRELOAD": str(library), "CLOCK_SHIFT_S": str(int(time.time()) - 60)}
+    need_program("cc")
+    return skewed_environment(folder, 60 - time.time())
 
 
 def windows(bed: AgentBed) -> int:
