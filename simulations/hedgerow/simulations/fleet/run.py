@@ -50,8 +50,6 @@ from hedgerow.simulations.run.results import scenario_sha256, versions, write_re
 from hedgerow.simulations.run.world import World
 from hedgerow.simulations.scenario.spec import Scenario
 
-CONNECT_S = 180.0
-
 
 class Scene(NamedTuple):
     """What is played: the scenario with its recipe's parameters filled in, its devices and what they store at first."""
@@ -116,7 +114,7 @@ def make_fleet(scene: Scene, folder: Path) -> RunningFleet:
 def _play(scene: Scene, folder: Path, plan: Plan, interrupt: Interrupt) -> Result:
     started_at, heard = datetime.now(UTC).isoformat(), _Heard(plan)
     with make_fleet(scene, folder) as fleet:
-        fleet.wait("agents connect", lambda: _connected(fleet), CONNECT_S)
+        fleet.wait_connected()
         job_id = fleet.submit(job_of(scene.scenario))
         submitted_s = time.monotonic()
         conductor = Conductor(fleet, job_id, scene.scenario, scene.world, scene.raw, heard.round)
@@ -149,11 +147,6 @@ class _Heard:
         self._elapsed_s += one["duration_s"]
         if self._progress is not None:
             self._progress(round_record(one, (), self._elapsed_s))
-
-
-def _connected(fleet: RunningFleet) -> bool:
-    found = fleet.devices()
-    return len(found) == len(fleet.agents) and all(d["profile"] and d["status"] == "online" for d in found)
 
 
 @contextlib.contextmanager

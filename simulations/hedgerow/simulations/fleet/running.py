@@ -27,6 +27,7 @@ from hedgerow.simulations.run.toml_text import changed, toml_of
 
 FINAL: Final = frozenset({"delivered", "failed", "cancelled"})
 LOOK_S: Final = 0.05
+CONNECT_S: Final = 180.0
 _CALM: Final = Weather()
 
 
@@ -130,6 +131,16 @@ class RunningFleet:
                     f"{what}: not within {timeout_s:.0f} s; the logs are in {self.work.logs}"
                 )
             time.sleep(LOOK_S)
+
+    def wait_connected(self, timeout_s: float = CONNECT_S) -> None:
+        """Return when the server knows every device's profile. Raises TransportError as ``wait``."""
+
+        def there() -> bool:
+            found = self.devices()
+            known = all(one["profile"] and one["status"] == "online" for one in found)
+            return known and len(found) == len(self.agents)
+
+        self.wait("agents connect", there, timeout_s)
 
     def wait_for_round(self, job_id: str, number: int, timeout_s: float = 120.0) -> dict[str, Any]:
         """Return the job once it has committed ``number`` rounds. Raises TransportError if it ends before."""
