@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from hedgerow.server.api.access import Harden
@@ -30,6 +31,7 @@ def create_operator_app(context: OperatorContext) -> FastAPI:
     mount_dashboard(app)
     app.add_middleware(Harden, allowed_hosts=context.allowed_hosts)
     app.add_exception_handler(HedgerowError, _problem)
+    app.add_exception_handler(RequestValidationError, _not_valid)
     return app
 
 
@@ -40,3 +42,9 @@ async def _problem(_request: Request, error: Exception) -> JSONResponse:
     elif not isinstance(error, ConfigError | BudgetError):
         status = 503
     return JSONResponse({"detail": str(error)}, status)
+
+
+async def _not_valid(_request: Request, error: Exception) -> JSONResponse:
+    """Say what is wrong and where, without what was sent: it may be no text, no number that JSON has, or a secret."""
+    found = error.errors() if isinstance(error, RequestValidationError) else []
+    return JSONResponse({"detail": [{key: one[key] for key in ("type", "loc", "msg")} for one in found]}, 422)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
+from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
 from starlette.responses import StreamingResponse
 
 from hedgerow.server.api import models
@@ -16,6 +16,7 @@ from hedgerow.server.api.operators import Operator, Role
 from hedgerow.server.dashboard.live import stream
 from hedgerow.server.monitor import views
 from hedgerow.server.monitor.metrics import FleetCollector, render
+from hedgerow.shared import limits
 
 _VIEWER = Depends(role(Role.VIEWER))
 _OPERATOR = Depends(role(Role.OPERATOR))
@@ -96,7 +97,12 @@ async def rounds(request: Request, job_id: str) -> Any:
 
 
 @router.get("/jobs/{job_id}/rounds/{number}/cohort", response_model=models.Cohort, tags=["jobs"])
-async def cohort(request: Request, job_id: str, number: int, operator: Annotated[Operator, _ADMIN]) -> Any:
+async def cohort(
+    request: Request,
+    job_id: str,
+    number: Annotated[int, Path(ge=1, le=limits.MAX_ROUNDS)],
+    operator: Annotated[Operator, _ADMIN],
+) -> Any:
     """Tell who was drawn into a round; audited, because sampling claims do not hold against who reads it."""
     context = context_of(request)
     drawn = await context.actions.cohort(job_id, number)

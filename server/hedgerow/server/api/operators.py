@@ -16,7 +16,7 @@ from hedgerow.server.store.database import Database, utc_now
 from hedgerow.shared import limits
 from hedgerow.shared.errors import AuthError, ConfigError
 
-_FORM = re.compile(r"^hop1\.([0-9a-f]{8})\.([A-Za-z0-9_-]{32})$")
+_FORM = re.compile(r"^hop1\.([0-9a-f]{8})\.([A-Za-z0-9_-]{32})\Z")
 
 
 class Role(IntEnum):

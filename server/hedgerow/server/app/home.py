@@ -13,7 +13,7 @@ from hedgerow.shared.errors import ConfigError
 from hedgerow.shared.tomlfile import read_toml
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
-Host = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:-]{1,253}$")]
+Host = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:-]{1,253}\Z")]
 
 
 class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
