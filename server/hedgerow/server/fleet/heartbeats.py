@@ -19,7 +19,6 @@ from hedgerow.shared.messages import Heartbeat, decode
 
 MAX_REPORTED_ITEMS = 64
 _BIGGEST = 2**63 - 1
-_FIELDS = Heartbeat.__struct_fields__
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -123,10 +122,7 @@ class Heartbeats:
 
 def check_heartbeat(heartbeat: Heartbeat) -> None:
     """Refuse counts that no device has. Raises ContentError naming the field."""
-    for name in _FIELDS:
-        value = getattr(heartbeat, name)
-        if isinstance(value, int) and not 0 <= value <= _BIGGEST:
-            raise ContentError(f"heartbeat.{name}: must lie between 0 and {_BIGGEST}")
+    _check_counts(heartbeat, "heartbeat")
     latency = heartbeat.latency
     if latency is not None and (
         len(latency.bounds_us) > MAX_REPORTED_ITEMS or len(latency.counts) != len(latency.bounds_us) + 1
@@ -134,6 +130,19 @@ def check_heartbeat(heartbeat: Heartbeat) -> None:
         raise ContentError(
             f"heartbeat.latency: at most {MAX_REPORTED_ITEMS} bounds, and one count more than there are bounds"
         )
+    if latency is not None and not all(0 <= n <= _BIGGEST for n in (*latency.bounds_us, *latency.counts)):
+        raise ContentError(f"heartbeat.latency: bounds and counts must lie between 0 and {_BIGGEST}")
     state = heartbeat.state
     if state is not None and max(len(state.bundles), len(state.recipes)) > MAX_REPORTED_ITEMS:
         raise ContentError(f"heartbeat.state: at most {MAX_REPORTED_ITEMS} bundles and recipes")
+    if state is not None:
+        _check_counts(state, "heartbeat.state")
+        for n, bundle in enumerate(state.bundles):
+            _check_counts(bundle, f"heartbeat.state.bundles[{n}]")
+
+
+def _check_counts(part: msgspec.Struct, where: str) -> None:
+    for name in part.__struct_fields__:
+        value = getattr(part, name)
+        if isinstance(value, int) and not 0 <= value <= _BIGGEST:
+            raise ContentError(f"{where}.{name}: must lie between 0 and {_BIGGEST}")

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from typing import get_args
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from hedgerow.server.monitor.views import AlertView, DeviceStatus, DeviceView, JobView, Reader, RoundView
+from hedgerow.server.monitor.views import (
+    AlertView,
+    DeviceStatus,
+    DeviceView,
+    JobView,
+    Reader,
+    RoundView,
+    ServingView,
+)
 
+UNREGISTERED = "unregistered"
+"""The label in place of a model or version that a device reports and the registry does not hold."""
 _STATUSES: tuple[DeviceStatus, ...] = get_args(DeviceStatus)
 
 
@@ -24,8 +34,8 @@ class FleetCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family once."""
-        devices = self._reader.devices()
-        yield from _device_families(devices)
+        known = {(model.model, model.version) for model in self._reader.models()}
+        yield from _device_families(self._reader.devices(), known)
         jobs = self._reader.jobs()
         yield from _job_families(jobs)
         current = next((job for job in jobs if job.round > 0), None)
@@ -45,7 +55,7 @@ def render(collector: Collector) -> bytes:
     return generate_latest(registry)
 
 
-def _device_families(devices: list[DeviceView]) -> Iterator[Metric]:
+def _device_families(devices: list[DeviceView], known: Set[tuple[str, int]]) -> Iterator[Metric]:
     status = GaugeMetricFamily("hedgerow_fleet_devices", "Devices by status", labels=["status"])
     counts = Counter(device.status for device in devices)
     for name in _STATUSES:
@@ -56,7 +66,7 @@ def _device_families(devices: list[DeviceView]) -> Iterator[Metric]:
         "Devices by model, reported version and state",
         labels=["model", "version", "state"],
     )
-    serving = Counter((s.model, str(s.reported_version or 0), s.state) for d in devices for s in d.serving)
+    serving = Counter((*_told(s, known), s.state) for d in devices for s in d.serving)
     for labels, count in serving.items():
         versions.add_metric(list(labels), count)
     yield versions
@@ -68,6 +78,15 @@ def _device_families(devices: list[DeviceView]) -> Iterator[Metric]:
     yield _total(
         "hedgerow_device_received_bytes", "Bytes received by devices", (d.bytes_down for d in devices)
     )
+
+
+def _told(serving: ServingView, known: Set[tuple[str, int]]) -> tuple[str, str]:
+    """Return model and version as labels. A device may report any name, so only what is registered becomes a series."""
+    version = serving.reported_version or 0
+    if (serving.model, version) in known:
+        return serving.model, str(version)
+    model = serving.model if any(serving.model == name for name, _ in known) else UNREGISTERED
+    return model, "0" if version == 0 and model != UNREGISTERED else UNREGISTERED
 
 
 def _total(name: str, text: str, values: Iterable[int]) -> CounterMetricFamily:
