@@ -40,7 +40,7 @@ class FittedFile(Generic[T]):
             return self._decoder.decode(held["fitted"])
         except FileNotFoundError:
             return None
-        except (OSError, KeyError, msgspec.ValidationError, msgspec.DecodeError) as error:
+        except (OSError, KeyError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             log.warning("%s cannot be used, fitting anew: %s", self._path, error)
             return None
 

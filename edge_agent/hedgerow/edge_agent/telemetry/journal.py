@@ -63,6 +63,7 @@ class Journal:
             "SELECT seq, packet, digest FROM deliveries ORDER BY seq"
         ):
             self._delivery_seq = seq
+            self._deliveries.pop(packet, None)  # in the order of the latest use, as ``delivered`` keeps it
             self._deliveries[packet] = digest
         return len(rows)
 

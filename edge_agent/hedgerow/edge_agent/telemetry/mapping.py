@@ -45,7 +45,10 @@ class Mapping:
             value = msgspec.json.decode(payload)
         except RecursionError:
             return Decoded(refusals=(Refusal("too-deep", "nested too deeply"),))
-        except msgspec.MsgspecError as error:
+        except (
+            msgspec.MsgspecError,
+            UnicodeDecodeError,
+        ) as error:  # msgspec passes bad UTF-8 in a text on as it is
             return Decoded(refusals=(_malformed(payload, error),))
         rows: list[Row] = []
         refusals: list[Refusal] = []
@@ -163,4 +166,4 @@ def _kind(value: Any) -> str:
     if isinstance(value, bool):
         return "true or false"
     names = {dict: "an object", list: "an array", str: "a text", type(None): "null"}
-    return names.get(type(value), "a number out of bounds" if isinstance(value, int) else "a number")
+    return names.get(type(value), "a number" if _number(value) is not None else "a number out of bounds")
