@@ -11,7 +11,7 @@ from hedgerow.shared.bundle import sha256_hex
 from hedgerow.shared.errors import IntegrityError, StorageError
 from hedgerow.shared.files import flush_folder
 
-_HEX = re.compile(r"^[0-9a-f]{64}$")
+_HEX = re.compile(r"[0-9a-f]{64}")
 
 
 class Blobs:
@@ -59,6 +59,6 @@ class Blobs:
 
     def path(self, digest: str) -> Path:
         """Return where the blob lies. Raises ValueError unless ``digest`` is 64 lower-case hex digits."""
-        if not _HEX.match(digest):
+        if not _HEX.fullmatch(digest):
             raise ValueError(f"not a SHA-256: {digest[:80]!r}")
         return self.root / digest[:2] / digest

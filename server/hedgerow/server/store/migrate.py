@@ -13,9 +13,13 @@ FOLDER = Path(__file__).parent / "migrations"
 
 
 def upgrade(database: Database) -> None:
-    """Apply the steps that this database lacks, each in a transaction."""
+    """Apply the steps that this database lacks, all of them or none: one transaction."""
     config = Config()
     config.set_main_option("script_location", str(FOLDER))
     with database.engine.begin() as connection:
+        if (
+            connection.dialect.name == "sqlite"
+        ):  # its driver begins a transaction for rows only, never for tables
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
