@@ -10,6 +10,7 @@ import msgspec
 WIDTH = 640
 HEIGHT = 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 12, 28
+_SMALLEST, _LARGEST = 1e-300, 1e300
 
 
 class Tick(msgspec.Struct, frozen=True):
@@ -72,9 +73,14 @@ def line_chart(
 
 
 def nice_ticks(low: float, high: float, wanted: int = 5) -> list[float]:
-    """Return evenly spaced round numbers from at most ``low`` to at least ``high``; at least two."""
-    if high <= low:
-        pad = abs(low) * 0.1 or 1.0
+    """Return evenly spaced round numbers from at most ``low`` to at least ``high``; at least two.
+
+    Values closer than floats can draw apart are drawn as one. Magnitudes above 1e300 are cut to it.
+    """
+    low, high = (max(-_LARGEST, min(_LARGEST, value)) for value in (low, high))
+    if high - low <= 1e-9 * max(abs(low), abs(high)) or high - low < _SMALLEST:
+        pad = max(abs(low), abs(high)) * 0.1
+        pad = pad if pad > _SMALLEST else 1.0
         low, high = low - pad, high + pad
     raw = (high - low) / wanted
     power = 10.0 ** math.floor(math.log10(raw))

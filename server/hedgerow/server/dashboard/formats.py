@@ -20,10 +20,16 @@ def size(n: int | float | None) -> str:
 
 
 def when(us: int | None) -> str:
-    """Return UTC microseconds as ``2026-01-02 03:04:05 UTC``; a dash for None."""
+    """Return UTC microseconds as ``2026-01-02 03:04:05 UTC``; a dash for None, ``no date`` for what no calendar holds.
+
+    A device's clock may say anything, and one event of it must not take the page away.
+    """
     if us is None:
         return "–"
-    return datetime.fromtimestamp(us / 1_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    try:
+        return datetime.fromtimestamp(us / 1_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (ValueError, OverflowError, OSError):
+        return "no date"
 
 
 def whole(n: int | None) -> str:
