@@ -27,7 +27,7 @@ def test_unknown_benchmark_is_wrong_usage(capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.mark.parametrize("name", cli.BENCHES)
 def test_every_listed_benchmark_exists(name: str) -> None:
-    assert find_spec(f"hedgerow.simulations.bench.{name}") is not None
+    assert find_spec(f"hedgerow.simulations.bench.{name.replace('-', '_')}") is not None
 
 
 def test_options_are_checked_by_the_benchmark_itself(capsys: pytest.CaptureFixture[str]) -> None:

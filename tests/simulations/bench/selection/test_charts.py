@@ -44,7 +44,7 @@ def family(replays: int = 2) -> Family:
 @pytest.mark.parametrize(
     "options",
     [
-        {"follow_rows": None},
+        {"follow_rows": None, "dispersion": False, "memory_rows": 10.0},
         {"follow_rows": None, "spread": "held-out", "dispersion": True},
         {"follow_rows": 30.0, "follow_below": 0.75, "leash": 2.0, "factor": 0.8, "release": 0.5},
         {"follow_rows": 60.0, "dispersion": True, "drift_ratio": 0.05, "release": 0.75},
@@ -63,7 +63,8 @@ def test_every_alarm_is_the_one_that_the_device_s_scorer_gives(options: dict[str
     data = planted(family(), AMONG, faults=4)
     read = asked.parameters
 
-    stats = statistics(recipe, asked, data, PROFILE, [10.0])[10.0]
+    memory = read["memory_rows"]
+    stats = statistics(recipe, asked, data, PROFILE, [memory])[memory]
     names = ("factor", "follow_rows", "follow_below", "follow_gate", "leash", "release")
     course = Course(**{name: read[name] for name in names})
     fitted = fit_charts(stats, read["spread"], read["wander_rows"], read["dispersion"], read["quantile"])
