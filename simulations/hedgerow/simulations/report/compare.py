@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from hedgerow.simulations.run.records import Result
 
@@ -56,19 +57,19 @@ def compare(first: Result, second: Result) -> Comparison:
 def print_comparison(found: Comparison) -> None:
     """Print a comparison as tables."""
     console = Console()
-    console.print(f"A  {found.first}\nB  {found.second}", highlight=False)
+    console.print(f"A  {found.first}\nB  {found.second}", highlight=False, markup=False)
     if found.same_model:
         console.print("the models are the same, bit by bit")
     elif not found.comparable:
         console.print("the runs are judged differently: their scores cannot be compared", style="bold")
     figures = Table("", "A", "B", "B − A", box=None, pad_edge=False)
     for row in found.measures:
-        figures.add_row(row.name, _number(row.first), _number(row.second), _number(row.difference))
+        figures.add_row(Text(row.name), _number(row.first), _number(row.second), _number(row.difference))
     console.print(figures)
     if found.differences:
         settings = Table("differs in", "A", "B", box=None, pad_edge=False)
         for one in found.differences:
-            settings.add_row(one.path, _value(one.first), _value(one.second))
+            settings.add_row(*(Text(text) for text in (one.path, _value(one.first), _value(one.second))))
         console.print(settings)
 
 

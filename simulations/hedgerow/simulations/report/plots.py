@@ -38,17 +38,20 @@ def plots_of(result: Result) -> list[Plot]:
 
 def figure_of(plot: Plot) -> Figure:
     """Return the plot as a figure."""
+    import matplotlib
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=_SIZE, layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title(plot.title, loc="left", fontsize=11)
-    axes.grid(visible=True, alpha=0.25)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    plot.draw(axes)
-    if len(axes.get_legend_handles_labels()[1]) > 1:
-        axes.legend(frameon=False, fontsize=9)
+    # Names come from people's files: a dollar sign in one begins no formula.
+    with matplotlib.rc_context({"text.parse_math": False}):
+        figure = Figure(figsize=_SIZE, layout="constrained")
+        axes = figure.add_subplot()
+        axes.set_title(plot.title, loc="left", fontsize=11)
+        axes.grid(visible=True, alpha=0.25)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+        plot.draw(axes)
+        if len(axes.get_legend_handles_labels()[1]) > 1:
+            axes.legend(frameon=False, fontsize=9)
     return figure
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import accumulate
 from typing import NamedTuple
@@ -91,8 +92,9 @@ def score_over_time(result: Result) -> tuple[Line, str]:
 
 
 def device_scores(result: Result) -> list[float]:
-    """Return the last score of each device that has one."""
-    return [record.score for record in result.device_records if record.score is not None]
+    """Return the last score of each device that has a finite one: a model that fell apart may leave none."""
+    scores = (record.score for record in result.device_records)
+    return [score for score in scores if score is not None and math.isfinite(score)]
 
 
 def known(result: Result, label: str, value: Callable[[RoundRecord], float | None]) -> Line:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hedgerow.shared.errors import StorageError
 from hedgerow.shared.files import write_atomically
 from hedgerow.simulations.report.page import page_of
 from hedgerow.simulations.report.plots import plots_of, png_of
@@ -22,7 +23,10 @@ def write_report(result: Result, folder: Path) -> list[Path]:
         _text(folder / "devices.csv", devices_csv(result)),
     ]
     plots = folder / "plots"
-    plots.mkdir(parents=True, exist_ok=True)
+    try:
+        plots.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{plots}: cannot be made: {error.strerror}") from error
     for plot in plots_of(result):
         path = plots / f"{plot.name}.png"
         write_atomically(path, png_of(plot))
