@@ -16,11 +16,12 @@ from hedgerow.simulations.run.records import RoundRecord
 from hedgerow.simulations.run.state import State, Totals
 
 FILE_NAME = "checkpoint"
-_VERSION = 1
+_VERSION = 2
+_DIGEST_BYTES = 32
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
-    """The file. ``scenario_sha256`` says which scenario it belongs to; ``choices`` are the engine's, replayed on resume.
+    """The file, after the SHA-256 of it all. ``scenario_sha256`` says which scenario it belongs to; ``choices`` are the engine's, replayed on resume.
 
     Vectors are little endian: ``model`` float32, ``totals`` three int64 and one float64 array one after the other.
     """
@@ -31,7 +32,6 @@ class Checkpoint(msgspec.Struct, frozen=True):
     choices: dict[str, str]
     round: int
     model: bytes
-    model_sha256: str
     rule: bytes
     mechanism: bytes
     totals: bytes
@@ -47,7 +47,6 @@ def write_checkpoint(
     folder: Path, state: State, scenario_sha256: str, engine: str, choices: dict[str, str], started_at: str
 ) -> None:
     """Write the checkpoint of ``folder``. Raises StorageError naming the path; the one before is then still there."""
-    model = model_bytes(state.model)
     totals = state.totals
     arrays = (totals.rounds, totals.bytes_up, totals.bytes_down)
     checkpoint = Checkpoint(
@@ -56,8 +55,7 @@ def write_checkpoint(
         engine=engine,
         choices=choices,
         round=state.round,
-        model=model,
-        model_sha256=hashlib.sha256(model).hexdigest(),
+        model=model_bytes(state.model),
         rule=state.rule,
         mechanism=state.mechanism,
         totals=b"".join(a.astype("<i8").tobytes() for a in arrays) + totals.train_s.astype("<f8").tobytes(),
@@ -68,7 +66,8 @@ def write_checkpoint(
         flight=state.flight,
         started_at=started_at,
     )
-    write_atomically(folder / FILE_NAME, msgspec.msgpack.encode(checkpoint))
+    data = msgspec.msgpack.encode(checkpoint)
+    write_atomically(folder / FILE_NAME, hashlib.sha256(data).digest() + data)
 
 
 def read_checkpoint(folder: Path, scenario_sha256: str, engine: str) -> Checkpoint:
@@ -81,12 +80,19 @@ def read_checkpoint(folder: Path, scenario_sha256: str, engine: str) -> Checkpoi
         data = path.read_bytes()
     except OSError as error:
         raise StorageError(f"{path}: no checkpoint to resume from: {error.strerror}") from error
+    digest, data = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
+    if hashlib.sha256(data).digest() != digest:
+        raise IntegrityError(f"{path}: damaged, or of another release; start again with another --folder")
     try:
         found = msgspec.msgpack.decode(data, type=Checkpoint)
     except msgspec.DecodeError as error:
-        raise IntegrityError(f"{path}: damaged: {error}; start again with another --folder") from error
-    if found.version != _VERSION or hashlib.sha256(found.model).hexdigest() != found.model_sha256:
-        raise IntegrityError(f"{path}: damaged, or of another release; start again with another --folder")
+        raise IntegrityError(
+            f"{path}: of another release: {error}; start again with another --folder"
+        ) from error
+    if found.version != _VERSION:
+        raise IntegrityError(
+            f"{path}: of another release (version {found.version}, here {_VERSION}); start again with another --folder"
+        )
     if found.scenario_sha256 != scenario_sha256:
         raise ConfigError(
             f"{path}: belongs to another scenario, or to this one before it was changed; give the same one, or another "

@@ -200,11 +200,16 @@ class _Search:
         return Trial(number, values, len(result.rounds), _score(result), _epsilon(result))
 
     def _known(self, folder: Path, until: int) -> Result | None:
-        """Return the result of a trial that is already that far (in a sweep that goes on)."""
+        """Return the result that a trial had at round ``until`` if it is that far already (in a sweep that goes on).
+
+        What it learned later is not looked at: a sweep that goes on decides as it did before, and charges no other trial.
+        """
         if not (folder / RESULT_NAME).exists():
             return None
         found = read_result(folder)
-        return found if len(found.rounds) >= until else None
+        if len(found.rounds) < until:
+            return None
+        return msgspec.structs.replace(found, rounds=found.rounds[:until])
 
     def _setting(self, named: NamedScenario) -> Setting:
         """Return a trial's setting; examples are read once for all trials that share them."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-_BARE = re.compile(r"^[A-Za-z0-9_-]+$")
+_BARE = re.compile(r"^[A-Za-z0-9_-]+\Z")
 
 
 def changed(value: msgspec.Struct) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def toml_of(table: dict[str, Any], path: str = "") -> str:
         name = f"{path}{_key(key)}"
         if isinstance(value, dict):
             parts.append(f"[{name}]\n{toml_of(value, f'{name}.')}")
-        elif _is_table(value):
+        elif value is not None and _is_table(value):
             parts += [f"[[{name}]]\n{toml_of(one, f'{name}.')}" for one in value]
     return "\n".join(parts)
 
@@ -53,7 +53,12 @@ def _is_table(value: Any) -> bool:
 
 
 def _key(key: str) -> str:
-    return key if _BARE.match(key) else json.dumps(key)
+    return key if _BARE.match(key) else _text(key)
+
+
+def _text(value: str) -> str:
+    # A TOML basic string takes JSON's escapes, but no halves of a pair; DEL must be escaped in TOML and is not in JSON.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def toml_value(value: Any) -> str:
@@ -63,7 +68,7 @@ def toml_value(value: Any) -> str:
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
+        return _text(value)
     if isinstance(value, list | tuple):
         return "[" + ", ".join(toml_value(one) for one in value) + "]"
     if isinstance(value, dict):
