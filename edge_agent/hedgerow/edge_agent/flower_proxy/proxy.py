@@ -54,7 +54,7 @@ class FlowerProxy:
         )
         try:
             self._server = _Server(("127.0.0.1", port), _handler(self._client), context)
-        except OSError as error:
+        except (OSError, OverflowError) as error:  # the latter for a number that no port has
             self._client.close()
             raise TransportError(f"cannot listen on 127.0.0.1:{port}: {error}") from error
         self._thread: threading.Thread | None = None
