@@ -13,6 +13,7 @@ BENCHES: Final = {
     "aggregation": "the server's memory while a hundred large updates arrive through the gateway",
     "inference": "Runtime.infer beside the bare engine's call",
     "agent": "the agent's memory at rest, its start, and the base install's size",
+    "fleet": "a server with a thousand devices: heartbeats, long polls, rounds; latencies and memory",
     "simulation": "simulated rounds beside a plain PyTorch loop, Flower on Ray and pfl-research",
     "skab": "detection on labelled recordings, float, int8 and private: bench skab FOLDER [FOLDER …]",
     "skab-select": "options of that detection, chosen from normal rows and planted faults without labels",
