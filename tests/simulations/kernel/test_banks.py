@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
 from hedgerow.simulations.kernel.bank import Bank
 from hedgerow.simulations.kernel.buffers import Buffers
-from hedgerow.simulations.kernel.compiled import Layout
 from hedgerow.simulations.kernel.network import Conv, Dense, read_network
 
 CPU = torch.device("cpu")
@@ -70,40 +66,6 @@ def test_each_tensors_block_is_contiguous_and_shared(devices: int) -> None:
 def test_one_device_is_one_block() -> None:
     assert [tuple(block.values.shape) for block in Bank(NETWORK, 1, CPU).blocks] == [(1, SIZE)]
     assert [block.at for block in Bank(NETWORK, 3, CPU).blocks] == [0, 18, 20, 92, 104]
-
-
-@given(st.permutations(range(9)))
-def test_a_layout_leads_in_and_back_out(order: list[int]) -> None:
-    layout = Layout(np.array(order, np.int64))
-    vector = np.arange(9, dtype=np.float32) * 1.5
-    out = np.zeros(9, np.float32)
-    rows = np.zeros((4, 9), np.float32)
-
-    inward = layout.inward(vector)
-    layout.outward(inward, out)
-    layout.outward_rows(torch.stack([inward, inward + 1]), rows, [3, 1])
-
-    assert inward.tolist() == [1.5 * place for place in order]
-    assert torch.equal(layout.inward_tensor(torch.from_numpy(vector)[None])[0], inward)
-    assert np.array_equal(out, vector)
-    assert np.array_equal(rows[3], vector)
-    assert np.array_equal(rows[1], vector + 1)
-    assert not rows[[0, 2]].any()
-
-
-@pytest.mark.parametrize("order", [[0, 1, 2], [2, 0, 1]])
-def test_a_vector_taken_in_is_a_copy(order: list[int]) -> None:
-    vector = np.ones(3, np.float32)
-    layout = Layout(np.array(order, np.int64))
-
-    layout.inward(vector).zero_()
-
-    assert vector.tolist() == [1.0, 1.0, 1.0]
-
-
-def test_a_vector_of_another_length_is_refused() -> None:
-    with pytest.raises(ValueError, match="values where the recipe has 3"):
-        Layout(np.arange(3)).inward(np.zeros(4, np.float32))
 
 
 def test_buffers_keep_their_memory_and_begin_with_zeros() -> None:

@@ -158,7 +158,7 @@ def test_a_thousand_epochs_are_not_trained_to_choose_a_kernel(monkeypatch: pytes
         """A kernel that says how many steps it was asked for."""
 
         def __init__(self, kernel: Kernel) -> None:
-            self.kernel, self.n_parameters = kernel, kernel.n_parameters
+            self.kernel, self.group, self.room = kernel, kernel.group, kernel.room
 
         def train(self, jobs: list[LocalJob], out: Floats) -> list[LocalResult]:
             results = self.kernel.train(jobs, out)

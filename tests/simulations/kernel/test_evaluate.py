@@ -16,7 +16,7 @@ def test_chunks_are_put_together_in_order(n: int) -> None:
     recipe, parameters = small("image-cnn")
     model = start(recipe, parameters)
     job = make_job(recipe, parameters, model, n, 1)
-    evaluator = Evaluator(recipe, recipe.build(parameters))
+    evaluator = Evaluator(recipe, parameters)
 
     found, losses = evaluator.forward(model, job.x), evaluator.losses(model, job.x, job.y)
 
@@ -33,7 +33,7 @@ def test_dropout_is_off() -> None:
     model = start(recipe, {})
     x = np.ones((5, 4), np.float32)
 
-    found = Evaluator(recipe, recipe.build({})).forward(model, x)
+    found = Evaluator(recipe, {}).forward(model, x)
 
     assert found == pytest.approx(
         np.tile(model[:12].reshape(3, 4).sum(axis=1) + model[12:], (5, 1)), abs=1e-6
@@ -46,7 +46,7 @@ def test_nothing_given_is_changed() -> None:
     job = make_job(recipe, parameters, model, 20, 1)
     before = job.x.copy(), model.copy()
 
-    evaluator = Evaluator(recipe, recipe.build(parameters))
+    evaluator = Evaluator(recipe, parameters)
     evaluator.forward(model, job.x)
     evaluator.losses(model, job.x, job.y)
 
@@ -59,7 +59,7 @@ def test_the_result_outlives_the_next_call() -> None:
     recipe, parameters = small("mlp")
     first, second = start(recipe, parameters, 1), start(recipe, parameters, 2)
     job = make_job(recipe, parameters, first, 6, 1)
-    evaluator = Evaluator(recipe, recipe.build(parameters))
+    evaluator = Evaluator(recipe, parameters)
 
     found = evaluator.forward(first, job.x)
     kept = found.copy()

@@ -184,7 +184,7 @@ def test_the_order_holds_every_parameter_once() -> None:
 
     network = read_network(module, (2, 6, 6))
 
-    assert sorted(network.order) == list(range(sum(p.numel() for p in module.parameters())))
+    assert sorted(network.layout.order()) == list(range(sum(p.numel() for p in module.parameters())))
 
 
 REFUSED: dict[str, tuple[tuple[int, ...], Callable[[], nn.Module]]] = {

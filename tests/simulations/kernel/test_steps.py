@@ -11,7 +11,6 @@ from tests.support.simulation_kernels import SketchRecipe, each_gradient, make_j
 from torch import nn
 from torch.nn import functional
 
-from hedgerow.edge_agent.trainer.flat import FlatParameters
 from hedgerow.simulations.kernel.bank import Bank
 from hedgerow.simulations.kernel.buffers import Buffers
 from hedgerow.simulations.kernel.compiled import CLIP_SLACK, Compiled, compile_recipe
@@ -220,7 +219,7 @@ def test_relu_stops_gradients_where_it_stopped_values_and_lets_nan_through() -> 
 def test_a_compiled_model_is_the_modules_in_another_order() -> None:
     recipe, parameters = small("image-cnn")
     compiled = compile_recipe(recipe, parameters)
-    vector = FlatParameters(compiled.module).values()
+    vector = start(recipe, parameters)
 
     inward = compiled.layout.inward(vector)
 

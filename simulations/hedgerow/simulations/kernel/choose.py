@@ -29,6 +29,8 @@ MOST_STEPS: Final = 64
 _EXPLICIT_JOBS: Final = 4
 _STACK_VALUES: Final = 8 * 1024 * 1024
 """Most values that a group's models may have together (32 MiB; gradients, bases and updates are as many again each)."""
+_STACK_MODEL: Final = 1024 * 1024
+"""Models with more values keep a core busy alone, and a group of them would take memory for nothing: not even timed."""
 
 
 class Choice(NamedTuple):
@@ -91,6 +93,7 @@ def choose_kernel(
         count = _EXPLICIT_JOBS if candidate.name == "explicit" else candidate.group
         used = _seconds_a_step(kernel, _spread(sample, count), seconds / 4)
         timings[candidate.text] = used
+        del kernel  # before the next one takes as much
         if best.name == "reference" or used < MARGIN * timings[best.text]:
             best = Choice(candidate.name, candidate.group, timings)
     return best
@@ -128,7 +131,7 @@ def _cut_draws(job: LocalJob, drawn: int) -> LocalJob:
 
 def _candidates(n_parameters: int, n_jobs: int) -> list[Choice]:
     """Return what is worth timing, small groups first; none larger than the run, or than memory allows."""
-    most = min(n_jobs, _STACK_VALUES // max(1, n_parameters))
+    most = 0 if n_parameters > _STACK_MODEL else min(n_jobs, _STACK_VALUES // max(1, n_parameters))
     groups = [group for group in GROUPS if group <= most] or ([most] if most > 1 else [])
     return [Choice("explicit", 1, {}), *(Choice("stacked", group, {}) for group in groups)]
 
@@ -146,12 +149,13 @@ def _seconds_a_step(kernel: Kernel, jobs: Sequence[LocalJob], budget_s: float) -
     """Return the least processor time a step of ``train(jobs)``, after one call to get warm. Infinite if there is no step."""
     if not jobs:
         return float("inf")
-    out = np.empty((len(jobs), kernel.n_parameters), np.float32)
-    steps = sum(result.steps for result in kernel.train(jobs, out))
+    parts = [jobs[at : at + kernel.group] for at in range(0, len(jobs), kernel.group)]
+    steps = sum(result.steps for part in parts for result in kernel.train(part, kernel.room(len(part))))
     best, spent = float("inf"), 0.0
     while best == float("inf") or spent + best < budget_s:
         start = time.thread_time()
-        kernel.train(jobs, out)
+        for part in parts:
+            kernel.train(part, kernel.room(len(part)))
         used = time.thread_time() - start
         spent += used
         best = min(best, used)

@@ -24,11 +24,21 @@ class Descent:
         self._steps = 0
         self._moves = [_Move(training, block) for block in blocks]
 
-    def begin(self, anchors: Sequence[torch.Tensor], corrections: Sequence[torch.Tensor] | None) -> None:
+    @property
+    def anchored(self) -> bool:
+        """Whether ``begin`` must be told where parameters start."""
+        return self._spec.proximal_mu > 0
+
+    def begin(
+        self, anchors: Sequence[torch.Tensor] | None, corrections: Sequence[torch.Tensor] | None
+    ) -> None:
         """Forget all state. ``anchors`` is where parameters start, ``corrections`` what gradients get, cut like the blocks."""
         self._steps = 0
         for number, move in enumerate(self._moves):
-            move.begin(anchors[number], None if corrections is None else corrections[number])
+            move.begin(
+                None if anchors is None else anchors[number],
+                None if corrections is None else corrections[number],
+            )
 
     def step(self, devices: int, divisor: float = 1.0) -> None:
         """Take one step of the first ``devices`` by their gradients over ``divisor``; changes the gradients too."""
@@ -53,7 +63,7 @@ class _Move:
         )
         self._anchor = self._correction = None  # type: torch.Tensor | None
 
-    def begin(self, anchor: torch.Tensor, correction: torch.Tensor | None) -> None:
+    def begin(self, anchor: torch.Tensor | None, correction: torch.Tensor | None) -> None:
         for state in self._state:
             state.zero_()
         self._anchor, self._correction = anchor, correction

@@ -27,7 +27,9 @@ _CHUNK_VALUES = 16 * 1024 * 1024
 
 
 class ExplicitKernel:
-    """See ``protocol.Kernel``. Memory: two models, the optimizer's state, and what layers hold for one batch."""
+    """See ``protocol.Kernel``. Memory: parameters and gradients (``room`` is theirs), the optimizer's state, and what layers
+    hold for one batch; nothing of it before the first training, so that processes forked until then have it once each.
+    """
 
     name: KernelName = "explicit"
     group = 1
@@ -36,14 +38,25 @@ class ExplicitKernel:
         """Compile. Raises UnsupportedError for what has no kernel, or gives another gradient than autograd."""
         self._compiled = compile_recipe(recipe, parameters)
         self.n_parameters = self._compiled.network.n_parameters
-        self._trainer = _Trainer(self._compiled, training)
-        self._trainer.prove(recipe)
-        self._evaluator = Evaluator(recipe, self._compiled.module)
+        self._spec = training
+        self._trainer: _Trainer | None = None
+        self._evaluator = Evaluator(recipe, parameters)
+        _Trainer(self._compiled, training).prove(recipe, parameters)
 
     def train(self, jobs: Sequence[LocalJob], out: npt.NDArray[np.float32]) -> list[LocalResult]:
         """Train one job after another; see ``protocol.Kernel``."""
+        trainer = self._made()
         with grad_mode(self._compiled.loss):
-            return [self._trainer.train(job, row) for job, row in zip(jobs, out, strict=True)]
+            return [trainer.train(job, row) for job, row in zip(jobs, out, strict=True)]
+
+    def room(self, jobs: int) -> npt.NDArray[np.float32]:
+        """Return the gradients' own memory for one job: once it is trained they are of no more use."""
+        return self._made().gradients if jobs == 1 else np.empty((jobs, self.n_parameters), np.float32)
+
+    def _made(self) -> _Trainer:
+        if self._trainer is None:
+            self._trainer = _Trainer(self._compiled, self._spec)
+        return self._trainer
 
     def forward(self, model: Vector, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Return the module's output for ``x``, in evaluation mode."""
@@ -66,17 +79,23 @@ class _Trainer:
         self._programs = Programs(compiled, self._bank, _CPU)
         self._part = max(1, min(2 * training.batch_size, _CHUNK_VALUES // compiled.network.n_parameters))
 
-    def prove(self, recipe: Recipe) -> None:
+    @property
+    def gradients(self) -> npt.NDArray[np.float32]:
+        """Return the gradients, ``(1, n_parameters)``, as they lie in memory."""
+        return np.asarray(self._bank.blocks[0].gradients.numpy(), np.float32)
+
+    def prove(self, recipe: Recipe, parameters: Parameters) -> None:
         """Raise UnsupportedError unless a gradient equals autograd's."""
-        prove_gradient(recipe, self._compiled, self._bank, self._programs, 1)
+        prove_gradient(recipe, parameters, self._compiled, self._bank, self._programs, 1)
 
     def train(self, job: LocalJob, out: Vector) -> LocalResult:
         """Train one job and write its update to ``out``."""
         layout, bank = self._compiled.layout, self._bank
-        base = layout.inward(job.model)[None]
-        bank.load(base)
+        values = bank.blocks[0].values[0]
+        layout.load(job.model, values.numpy())
+        anchor = bank.split(values.clone()[None]) if self._descent.anchored else None
         correction = None if job.correction is None else bank.split(layout.inward(job.correction)[None])
-        self._descent.begin(bank.split(base), correction)
+        self._descent.begin(anchor, correction)
         x = torch.from_numpy(job.x)
         y = None if job.y is None else torch.from_numpy(job.y)
         target = self._compiled.loss.targets(y, len(x)) if len(x) else None
@@ -84,7 +103,7 @@ class _Trainer:
             result = self._plain(job, x, target)
         else:
             result = self._private(job, job.private, x, target)
-        layout.outward(bank.minus(base)[0], out)
+        layout.outward(values, out, job.model)
         return result
 
     def _plain(self, job: LocalJob, x: torch.Tensor, target: torch.Tensor | None) -> LocalResult:

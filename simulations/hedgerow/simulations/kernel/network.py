@@ -2,7 +2,7 @@
 
 Convolutions work on ``(height, width, channels)``, so what a layer holds in memory differs from what torch names: ``where``
 follows each value through reshapes, and the columns of a dense layer after a convolution are reordered instead of its input.
-Everything elementwise (optimizers, noise, differences) works in that order; ``order`` leads back to the module's.
+Everything elementwise (optimizers, noise, differences) works in that order; ``layout`` leads back to the module's.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from hedgerow.shared.errors import UnsupportedError
+from hedgerow.simulations.kernel.layout import Layout, Piece
 
 Ints = npt.NDArray[np.int64]
 Pair: TypeAlias = tuple[int, int]
@@ -92,17 +93,17 @@ Layer: TypeAlias = Dense | Conv | Pool | Relu
 
 
 class Network(NamedTuple):
-    """``order`` int64 ``(n_parameters,)``: the kernels' vector is the module's taken at it."""
+    """``layout`` leads from the module's vector, ``(n_parameters,)``, to the kernels'."""
 
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
     layers: tuple[Layer, ...]
-    order: Ints
+    layout: Layout
 
     @property
     def n_parameters(self) -> int:
         """How many values a model has."""
-        return len(self.order)
+        return self.layout.size
 
 
 def read_network(module: nn.Module, input_shape: tuple[int, ...]) -> Network:
@@ -111,20 +112,18 @@ def read_network(module: nn.Module, input_shape: tuple[int, ...]) -> Network:
     reader = _Reader(input_shape)
     for layer in _flat(module):
         reader.read(layer)
-    if not reader.orders:
+    if not reader.pieces:
         raise UnsupportedError("the recipe has no parameters")
     output = reader.where
     if not _is_plain(output):
         raise UnsupportedError("the recipe's output is not in torch's order (it ends with a convolution)")
-    return Network(
-        input_shape, tuple(output.shape), _pool_before_relu(reader.layers), np.concatenate(reader.orders)
-    )
+    return Network(input_shape, tuple(output.shape), _pool_before_relu(reader.layers), Layout(reader.pieces))
 
 
 def kernel_order(module: nn.Module, input_shape: tuple[int, ...]) -> Ints:
     """Return the order in which kernels hold ``module``'s parameters, its own where no kernel can read it."""
     try:
-        return read_network(module, input_shape).order
+        return read_network(module, input_shape).layout.order()
     except UnsupportedError:
         return np.arange(sum(parameter.numel() for parameter in module.parameters()), dtype=np.int64)
 
@@ -170,7 +169,8 @@ class _Reader:
     def __init__(self, input_shape: tuple[int, ...]) -> None:
         self.where = torch.arange(int(np.prod(input_shape))).reshape(input_shape)
         self.layers: list[Layer] = []
-        self.orders: list[Ints] = []
+        self.pieces: list[Piece] = []
+        self._image: tuple[int, int, int] | None = None
         self._at = 0
 
     def read(self, layer: nn.Module) -> None:
@@ -217,13 +217,12 @@ class _Reader:
     def _dense(self, layer: nn.Linear) -> None:
         if tuple(self.where.shape) != (layer.in_features,):
             raise UnsupportedError(f"{layer} over {tuple(self.where.shape)}")
-        columns = np.argsort(self.where.numpy())
-        weights = np.arange(layer.out_features * layer.in_features).reshape(layer.out_features, -1)
         self.layers.append(
-            Dense(layer.in_features, layer.out_features, layer.bias is not None, self._at, not self.orders)
+            Dense(layer.in_features, layer.out_features, layer.bias is not None, self._at, not self.pieces)
         )
-        self._order(weights[:, columns], layer.out_features if layer.bias is not None else 0)
+        self._keep(self._columns(layer), layer.out_features if layer.bias is not None else 0)
         self.where = torch.arange(layer.out_features)
+        self._image = None
 
     def _conv(self, layer: nn.Conv2d) -> None:
         plain = layer.groups == 1 and _pair(layer.dilation) == (1, 1) and layer.padding_mode == "zeros"
@@ -232,10 +231,9 @@ class _Reader:
         channels, *size = self.where.shape
         kernel, stride, padding = (_pair(value) for value in (layer.kernel_size, layer.stride, layer.padding))
         out = _sides((size[0], size[1]), kernel, stride, padding)
-        first, last = not self.orders, self._channels_last()
+        first, last = not self.pieces, self._channels_last()
         if not (last or (first and _is_plain(self.where))) or min(out) < 1:
             raise UnsupportedError(f"{layer} over {tuple(self.where.shape)} in this place")
-        weights = np.arange(layer.weight.numel()).reshape(layer.weight.shape)
         bias = layer.bias is not None
         self.layers.append(
             Conv(
@@ -252,9 +250,8 @@ class _Reader:
                 last,
             )
         )
-        self._order(
-            weights.transpose((1, 2, 3, 0) if first else (0, 2, 3, 1)), layer.out_channels if bias else 0
-        )
+        axes = (1, 2, 3, 0) if first else (0, 2, 3, 1)
+        self._keep(Piece(self._at, tuple(layer.weight.shape), axes), layer.out_channels if bias else 0)
         self._place(layer.out_channels, out)
 
     def _pool(self, layer: nn.MaxPool2d) -> None:
@@ -273,12 +270,27 @@ class _Reader:
         return _is_plain(self.where.permute(1, 2, 0))
 
     def _place(self, channels: int, out: Pair) -> None:
+        self._image = (channels, *out)
         self.where = torch.arange(channels * out[0] * out[1]).reshape(*out, channels).permute(2, 0, 1)
 
-    def _order(self, weights: Ints, biases: int) -> None:
-        count = weights.size
-        self.orders.append(self._at + np.concatenate([weights.reshape(-1), count + np.arange(biases)]))
-        self._at += count + biases
+    def _columns(self, layer: nn.Linear) -> Piece:
+        """Return a dense layer's weights, their columns in the order in which the inputs lie in memory."""
+        columns = np.argsort(self.where.numpy())
+        outputs, inputs = layer.out_features, layer.in_features
+        if self._image is not None:
+            shape = (outputs, *self._image)
+            moved = np.arange(inputs).reshape(self._image).transpose(1, 2, 0)
+            if np.array_equal(columns, moved.reshape(-1)):
+                return Piece(self._at, shape, (0, 2, 3, 1))
+        plain = np.array_equal(columns, np.arange(inputs))
+        return Piece(self._at, (outputs, inputs), (0, 1), None if plain else columns)
+
+    def _keep(self, weights: Piece, biases: int) -> None:
+        self.pieces.append(weights)
+        self._at += weights.size
+        if biases:
+            self.pieces.append(Piece(self._at, (biases,), (0,)))
+            self._at += biases
 
 
 def _sides(size: Pair, kernel: Pair, stride: Pair, padding: Pair) -> Pair:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
 import torch
 
-from hedgerow.models.recipe import Recipe
+from hedgerow.edge_agent.trainer.flat import FlatParameters
+from hedgerow.models.recipe import Parameters, Recipe
 from hedgerow.shared.errors import UnsupportedError
 from hedgerow.simulations.kernel.bank import Bank
 from hedgerow.simulations.kernel.compiled import Compiled, grad_mode
@@ -19,45 +21,75 @@ TRIALS: Final = 2
 """A value that rounding puts on the other side of a ReLU's zero may spoil one batch, not both."""
 
 
-def prove_gradient(recipe: Recipe, compiled: Compiled, bank: Bank, programs: Programs, devices: int) -> None:
+def prove_gradient(
+    recipe: Recipe, parameters: Parameters, compiled: Compiled, bank: Bank, programs: Programs, devices: int
+) -> None:
     """Compare on random batches for ``devices`` side by side; leaves ``bank`` changed.
 
     Raises UnsupportedError if a gradient is not autograd's.
     """
-    worst = min(_difference(recipe, compiled, bank, programs, devices, trial) for trial in range(TRIALS))
+    trial = _Trial(recipe, parameters, compiled, bank, programs, devices)
+    worst = min(trial.difference(number) for number in range(TRIALS))
     if not worst <= TOLERANCE:
         raise UnsupportedError(f"the compiled gradient differs from autograd's by {worst:.1e} of its size")
 
 
-def _difference(
-    recipe: Recipe,
-    compiled: Compiled,
-    bank: Bank,
-    programs: Programs,
-    devices: int,
-    trial: int,
-) -> float:
-    """Return the largest difference over the largest value; NaN where either is not finite."""
-    draws = torch.Generator().manual_seed(100 + trial)
-    network, module = compiled.network, compiled.module
-    x = torch.randn((devices * ROWS, *network.input_shape), generator=draws)
-    y = None
-    if recipe.task == "classification":
-        y = torch.randint(network.output_shape[-1], (len(x),), generator=draws)
-    flat = torch.cat([parameter.detach().reshape(-1) for parameter in module.parameters()])
-    wanted = []
-    for device in range(devices):
-        part = slice(device * ROWS, (device + 1) * ROWS)
-        losses = recipe.loss(module, x[part], None if y is None else y[part])
-        found = torch.autograd.grad(losses.mean(), list(module.parameters()), allow_unused=True)
-        pairs = zip(found, module.parameters(), strict=True)
-        wanted.append(torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1) for g, p in pairs]))
-    with grad_mode(compiled.loss):
-        bank.load(compiled.layout.inward_tensor(flat[None]).to(bank.device).expand(devices, -1))
-        program = programs.get(devices, ROWS)
-        program.x.copy_(x)
-        target = compiled.loss.targets(None if y is None else y.to(bank.device), len(x))
-        program.gradient(target, 1.0 / ROWS)
-        ours = bank.gradients(devices).cpu()
-        theirs = compiled.layout.inward_tensor(torch.stack(wanted))
-        return float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-30))
+class _Trial:
+    """A module of the recipe beside a bank that holds the same model for each device."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        parameters: Parameters,
+        compiled: Compiled,
+        bank: Bank,
+        programs: Programs,
+        devices: int,
+    ) -> None:
+        self._recipe, self._compiled, self._bank, self._devices = recipe, compiled, bank, devices
+        self._programs = programs
+        self._module = recipe.build(parameters)
+        flat = FlatParameters(self._module).values()
+        bank.load(compiled.layout.inward(flat)[None].to(bank.device).expand(devices, -1))
+
+    def difference(self, number: int) -> float:
+        """Return the largest difference over the largest value; NaN where either is not finite."""
+        draws = torch.Generator().manual_seed(100 + number)
+        network = self._compiled.network
+        x = torch.randn((self._devices * ROWS, *network.input_shape), generator=draws)
+        y = None
+        if self._recipe.task == "classification":
+            y = torch.randint(network.output_shape[-1], (len(x),), generator=draws)
+        with grad_mode(self._compiled.loss):
+            program = self._programs.get(self._devices, ROWS)
+            program.x.copy_(x)
+            target = self._compiled.loss.targets(None if y is None else y.to(self._bank.device), len(x))
+            program.gradient(target, 1.0 / ROWS)
+        worst = largest = torch.zeros(())
+        for device in range(self._devices):
+            part = slice(device * ROWS, (device + 1) * ROWS)
+            apart, size = self._beside(device, x[part], None if y is None else y[part])
+            worst, largest = torch.maximum(worst, apart), torch.maximum(largest, size)
+        return float(worst / largest.clamp(min=1e-30))
+
+    def _beside(
+        self, device: int, x: torch.Tensor, y: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the largest difference of one device's gradients from autograd's, and the largest of these."""
+        weights = list(self._module.parameters())
+        losses = self._recipe.loss(self._module, x, y)
+        found = torch.autograd.grad(losses.mean(), weights, allow_unused=True)
+        theirs = np.empty(self._compiled.layout.size, np.float32)
+        at = 0
+        for gradient, weight in zip(found, weights, strict=True):
+            part = theirs[at : at + weight.numel()]
+            part[:] = 0.0 if gradient is None else gradient.reshape(-1).numpy()
+            at += weight.numel()
+        del found, losses
+        wanted = self._compiled.layout.inward(theirs)
+        pairs = [
+            (block.gradients[device].cpu(), wanted[block.at : block.at + block.values.shape[1]])
+            for block in self._bank.blocks
+        ]
+        apart = [(ours - own).abs().max() for ours, own in pairs]
+        return torch.stack(apart).max(), wanted.abs().max()

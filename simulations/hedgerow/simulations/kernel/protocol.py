@@ -56,6 +56,11 @@ class Kernel(Protocol):
         float32 rounding; the same jobs in the same call give the same bits.
         """
 
+    def room(self, jobs: int) -> npt.NDArray[np.float32]:
+        """Return memory for the updates of so many jobs, float32 ``(jobs, n)``, to be given as ``out``: it may be memory that the
+        kernel needs anyhow. What is there stays until the next call of ``train``.
+        """
+
     def forward(self, model: Vector, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Return the module's output for ``x``, in evaluation mode."""
 

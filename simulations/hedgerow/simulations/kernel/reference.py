@@ -34,9 +34,9 @@ class ReferenceKernel:
         self._training = training
         self._parameters = parameters
         self._module = recipe.build(parameters)
-        self._evaluator = Evaluator(recipe, recipe.build(parameters))
+        self._evaluator = Evaluator(recipe, parameters)
         self._order = kernel_order(self._module, tuple(recipe.input_spec(parameters).shape))
-        self.n_parameters = self._evaluator.n_parameters
+        self.n_parameters = len(self._order)
 
     def train(self, jobs: Sequence[LocalJob], out: npt.NDArray[np.float32]) -> list[LocalResult]:
         """Train one job after another; see ``protocol.Kernel``."""
@@ -44,6 +44,10 @@ class ReferenceKernel:
             self._plain(job, row) if job.private is None else self._private(job, job.private, row)
             for job, row in zip(jobs, out, strict=True)
         ]
+
+    def room(self, jobs: int) -> npt.NDArray[np.float32]:
+        """Return memory for updates; see ``protocol.Kernel``."""
+        return np.empty((jobs, self.n_parameters), np.float32)
 
     def forward(self, model: Vector, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Return the module's output for ``x``, in evaluation mode."""

@@ -30,7 +30,9 @@ GROUP = 64
 
 
 class StackedKernel:
-    """See ``protocol.Kernel``. Memory: three models for each of ``group`` devices, and what layers hold for their batches."""
+    """See ``protocol.Kernel``. Memory: five models for each of ``group`` devices, and what layers hold for their batches;
+    nothing of it before the first training, so that processes forked until then have it once each.
+    """
 
     name: KernelName = "stacked"
 
@@ -48,14 +50,16 @@ class StackedKernel:
         self._device = torch.device(device)
         self._spec = training
         self.n_parameters = self._compiled.network.n_parameters
-        self._bank = Bank(self._compiled.network, group, self._device)
-        self._descent = Descent(training, self._bank.blocks)
-        self._programs = Programs(self._compiled, self._bank, self._device)
-        prove_gradient(recipe, self._compiled, self._bank, self._programs, min(2, group))
-        self._evaluator = Evaluator(recipe, self._compiled.module, device)
+        self._rows = np.empty((0, self.n_parameters), np.float32)
+        self._evaluator = Evaluator(recipe, parameters, device)
+        self._ready = False
+        bank = Bank(self._compiled.network, min(2, group), self._device)
+        programs = Programs(self._compiled, bank, self._device)
+        prove_gradient(recipe, parameters, self._compiled, bank, programs, min(2, group))
 
     def train(self, jobs: Sequence[LocalJob], out: Floats) -> list[LocalResult]:
         """Train the jobs ``group`` at a time, in the order given, plain and private ones apart; see ``protocol.Kernel``."""
+        self._make()
         results: dict[int, LocalResult] = {}
         plain = [n for n, job in enumerate(jobs) if job.private is None]
         private = [n for n, job in enumerate(jobs) if job.private is not None]
@@ -66,6 +70,19 @@ class StackedKernel:
                     found = self._together([jobs[n] for n in chosen], chosen, out)
                     results.update(zip(chosen, found, strict=True))
         return [results[n] for n in range(len(jobs))]
+
+    def room(self, jobs: int) -> Floats:
+        """Return memory for updates, the same at each call; see ``protocol.Kernel``."""
+        if len(self._rows) < jobs:
+            self._rows = np.empty((jobs, self.n_parameters), np.float32)
+        return self._rows[:jobs]
+
+    def _make(self) -> None:
+        if not self._ready:
+            self._bank = Bank(self._compiled.network, self.group, self._device)
+            self._descent = Descent(self._spec, self._bank.blocks)
+            self._programs = Programs(self._compiled, self._bank, self._device)
+            self._ready = True
 
     def forward(self, model: Vector, x: Floats) -> Floats:
         """Return the module's output for ``x``, in evaluation mode."""

@@ -44,7 +44,7 @@ class Training:
         self._keeping = keeping
         self._shared = shared
         self._adder = Adder()
-        self._updates = np.empty((0, world.n), np.float32)
+        self._updates = np.empty((0, world.n), np.float32)  # the kernel's room
         self._changes = np.empty((0, world.n), np.float32)
 
     def train(self, unit: Unit, order: TrainOrder) -> list[Outcome]:
@@ -75,7 +75,7 @@ class Training:
         models = self._shared.models.array(order.models, self._world.n)
         jobs = [(at, task, self._job(task, models[task.version])) for at, task in enumerate(unit.tasks)]
         able = [one for one in jobs if len(one[2].x)]
-        self._updates = _of_length(self._updates, len(able))
+        self._updates = self._kernel.room(len(able))
         if order.control:
             self._changes = _of_length(self._changes, len(able))
         return [
