@@ -88,10 +88,18 @@ def dirichlet_order(labels: Ints, devices: int, alpha: float, seed: int) -> tupl
             return np.argsort(owner, kind="stable"), _offsets(counts)
 
 
-def image_task(images: int, devices: int, parameters: dict[str, Any] | None = None) -> PeerTask:
-    """Return synthetic 28 by 28 images over ``devices``, for ``image-cnn``."""
+def image_task(
+    images: int, devices: int, parameters: dict[str, Any] | None = None, *, even: bool = False
+) -> PeerTask:
+    """Return synthetic 28 by 28 images over ``devices``, for ``image-cnn``; ``even`` gives each as many."""
     made = make_images(ImageKind(), images, SEED)
-    rows, offsets = dirichlet_order(made.labels, devices, ALPHA, SEED)
+    if even:
+        rows, offsets = (
+            np.arange(images),
+            _offsets(np.diff(np.linspace(0, images, devices + 1).astype(np.int64))),
+        )
+    else:
+        rows, offsets = dirichlet_order(made.labels, devices, ALPHA, SEED)
     x = made.pixels[rows].astype(np.float32) / np.float32(WHITE)
     return _task(
         {"kind": "image", "side": 28, "classes": 10},
