@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
 
 from hedgerow.server.strategies.catalogue import check_strategy
 from hedgerow.shared.errors import ConfigError
@@ -12,6 +16,7 @@ from hedgerow.shared.privacy.central import check_central
 
 def check_job(job: Job, where: str) -> None:
     """Raise ConfigError, naming file, key and what is expected, if ``job`` contradicts itself or asks for too much."""
+    _check_finite(job, where)
     _check_privacy(job, where)
     _check_cohort(job, where)
     check_strategy(job, where)
@@ -57,6 +62,23 @@ def check_fleet(
             f"{where}: recipe: the server's {job.recipe!r} has code hash {recipe_hash[:12]}…; of the population "
             f"{' and '.join(parts)}; install the same release there, or narrow the population"
         )
+
+
+def _check_finite(job: Job, where: str) -> None:
+    """TOML has ``inf`` and ``nan``, JSON has neither: a stored job with one could never be read again."""
+    for path in _not_finite(msgspec.to_builtins(job), ""):
+        raise ConfigError(f"{where}: {path}: expected a finite number")
+
+
+def _not_finite(value: Any, path: str) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _not_finite(inner, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list | tuple):
+        for position, inner in enumerate(value):
+            yield from _not_finite(inner, f"{path}[{position}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield path
 
 
 def _check_delta(job: Job, where: str, n_devices: int) -> None:
