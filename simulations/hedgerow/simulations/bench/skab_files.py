@@ -69,11 +69,14 @@ def _values(
         raise ConfigError(f"profile {profile.name!r} has no [csv] table")
     if path.stat().st_size > limits.MAX_CSV_BYTES:
         raise ContentError(f"{path}: larger than {limits.MAX_CSV_BYTES} bytes")
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.reader(file, delimiter=profile.csv.separator)
-        wanted = [profile.csv.columns.get(channel, channel) for channel in profile.channels]
-        places = _places(next(reader, []), [*wanted, *beside], profile.csv, path)
-        cells = [row for row in reader if row]
+    wanted = [profile.csv.columns.get(channel, channel) for channel in profile.channels]
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, delimiter=profile.csv.separator)
+            places = _places(next(reader, []), [*wanted, *beside], profile.csv, path)
+            cells = [row for row in reader if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ContentError(f"{path}: cannot be read as CSV in UTF-8: {error}") from error
     if len(cells) < least_rows:
         raise ContentError(f"{path}: {len(cells)} rows; the protocol needs at least {least_rows}")
     return np.array([[_number(row, place) for place in places] for row in cells], np.float64)

@@ -272,7 +272,7 @@ class Demo:
     def _compare(self, job: Job, result: JobResult, held_out: tuple[tuple[int, ...], ...]) -> JobResult:
         self._say(f"{job.name}: training the same model untrained, alone and pooled, to compare")
         compared = beside(job, result, [agent.home.path for agent in self._agents.values()], held_out)
-        if compared.federated <= compared.untrained:
+        if not compared.federated > compared.untrained:  # NaN beats nothing
             scores = f"{compared.federated:.3f} does not beat untrained {compared.untrained:.3f}"
             self._shortfalls.append(f"{job.name}: federated {compared.metric} {scores}")
         return compared
