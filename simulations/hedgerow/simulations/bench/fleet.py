@@ -1,7 +1,7 @@
 """``hedgerow bench fleet``: a real server with a thousand devices that heartbeat, poll, and play a federated round.
 
 The server is a process as anybody starts it. Devices are thin: threads of two processes, each with a key, a certificate and
-three TLS connections of its own; they answer rounds with random updates. They are let in by the server's own enrolment
+three TLS connections of its own; they answer rounds with random updates, at a lower priority than the server's. They are let in by the server's own enrolment
 before it starts, without the requests over HTTP (which it takes four at a time): joining is not what is measured.
 """
 
@@ -82,6 +82,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         folder = Path(name)
         work = Workplace(folder)
         drivers: list[subprocess.Popen[str]] = []
+        memory: Memory | None = None
         try:
             server = Server(work)
             began = time.monotonic()
@@ -94,16 +95,17 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             ]
             result = _measure(server, memory, args)
             measured = [_collect(driver) for driver in drivers]
-            memory.close()
         finally:
+            if memory is not None:
+                memory.close()
             for driver in drivers:
                 driver.kill()
                 driver.wait()
             work.close()
         return (
             {"bench": "fleet", "devices": args.devices, "enrolled_s": round(enrolled_s, 1)}
+            | _seen(measured, result.pop("span_s"))
             | result
-            | _seen(measured)
         )
 
 
@@ -167,14 +169,14 @@ def _measure(server: Server, memory: Memory, args: argparse.Namespace) -> dict[s
         return sum(one["status"] == "online" for one in found) == args.devices
 
     _wait("all devices online", all_online, CONNECT_S)
-    online_s = time.monotonic() - began
+    online = time.monotonic()
     calls.clear()
     _rest(calls, args.rest)
     resting = {"rest": calls.figures(), "rest_memory": memory.figures()}
     calls.clear()
     job = JOB.format(recipe=RECIPE, rounds=args.rounds, quorum=args.devices)
     job_id = server.client.post("jobs", {"toml": job})["job_id"]
-    submitted = time.monotonic()
+    submitted, cpu_s = time.monotonic(), memory.cpu_s()
 
     def played() -> bool:
         calls.get("devices")
@@ -185,11 +187,14 @@ def _measure(server: Server, memory: Memory, args: argparse.Namespace) -> dict[s
         return bool(found["round"] >= args.rounds)
 
     _wait("all rounds", played, ROUNDS_S)
-    rounds_s = time.monotonic() - submitted
+    ended = time.monotonic()
+    spent_s = memory.cpu_s() - cpu_s
     rounds = server.client.get(f"jobs/{job_id}/rounds")
     return {
-        "online_s": round(online_s, 1),
-        "rounds_s": round(rounds_s, 1),
+        "online_s": round(online - began, 1),
+        "rounds_s": round(ended - submitted, 1),
+        "server_cpu_s": round(spent_s, 1),
+        "span_s": (online, submitted, ended),
         "rounds": [
             {
                 name: one[name]
@@ -268,6 +273,11 @@ class Memory:
         peak = {f"peak_{name}": value for name, value in zip(names, self._peak, strict=True)}
         return {name: round(value / 1e6, 1) for name, value in (last | peak).items()}
 
+    def cpu_s(self) -> float:
+        """Return the processor time that the server took so far."""
+        found = self._process.cpu_times()
+        return float(found.user + found.system)
+
     def close(self) -> None:
         """End looking."""
         self._ended.set()
@@ -296,14 +306,18 @@ def percentiles(seconds: Sequence[float]) -> dict[str, float]:
     }
 
 
-def _seen(measured: Sequence[Measured]) -> dict[str, Any]:
+def _seen(measured: Sequence[Measured], span_s: tuple[float, float, float]) -> dict[str, Any]:
     failures: dict[str, int] = {}
     for one in measured:
         for name, count in one.failures.items():
             failures[name] = failures.get(name, 0) + count
+    online, submitted, ended = span_s
+    beats = [beat for one in measured for beat in one.heartbeats]
+    spans = {"rest": (online, submitted), "in_rounds": (submitted, ended)}
+    chosen = {when: [b for b in beats if begin <= b[0] < end] for when, (begin, end) in spans.items()}
     return {
-        "heartbeats": percentiles([s for one in measured for s in one.heartbeats_s]),
-        "heartbeats_late": percentiles([s for one in measured for s in one.late_s]),
+        "heartbeats": {when: percentiles([b[1] for b in found]) for when, found in chosen.items()},
+        "sent_late": {when: percentiles([b[2] for b in found]) for when, found in chosen.items()},
         "answered": sum(one.answered for one in measured),
         "failures": failures,
     }
@@ -315,10 +329,10 @@ def table(result: dict[str, Any]) -> str:
         f"{result['devices']} devices: enrolled in {result['enrolled_s']} s (in the server's folder, not over HTTP), "
         f"online {result['online_s']} s after its start",
         f"{'':<22}{'n':>8}{'p50 ms':>10}{'p95 ms':>10}{'p99 ms':>10}{'max ms':>10}",
-        _line("heartbeat", result["heartbeats"]),
-        _line("  sent late by", result["heartbeats_late"]),
     ]
     for when in ("rest", "in_rounds"):
+        lines.append(_line(f"{when.replace('_', ' ')}: heartbeat", result["heartbeats"][when]))
+        lines.append(_line("  sent late by", result["sent_late"][when]))
         lines += [
             _line(f"{when.replace('_', ' ')}: {k}", v) for k, v in result[when].items() if isinstance(v, dict)
         ]
@@ -329,6 +343,9 @@ def table(result: dict[str, Any]) -> str:
         lines.append(
             f"server, {when.replace('_', ' ')}: PSS {found['pss_mb']} MB, highest {found['peak_pss_mb']} MB"
         )
+    lines.append(
+        f"the server took {result['server_cpu_s']} s of processor time in {result['rounds_s']} s of rounds"
+    )
     lines.append(f"failures: {result['failures'] or 'none'}; machine's load {result['load']}")
     return "\n".join(lines)
 

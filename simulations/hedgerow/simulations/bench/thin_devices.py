@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import hashlib
 import heapq
+import os
 import random
 import sys
 import threading
@@ -35,14 +36,16 @@ POLL_S: Final = 30.0
 GRACE_S: Final = 15.0
 BEATERS: Final = 16
 """Threads that send the heartbeats of all devices; each device keeps its own connection."""
+NICE: Final = 10
 _ACTIVATE_S: Final = 300.0
 
 
 class Measured(msgspec.Struct):
-    """What one process saw. Latencies are seconds; ``failures`` counts what went wrong by its kind."""
+    """What one process saw. Heartbeats are (when sent, latency, how late it was sent) in seconds, the first by the monotonic
+    clock that all processes of a Linux machine share; ``failures`` counts what went wrong by its kind.
+    """
 
-    heartbeats_s: list[float] = []
-    late_s: list[float] = []
+    heartbeats: list[tuple[float, float, float]] = []
     answered: int = 0
     failures: dict[str, int] = {}
 
@@ -64,8 +67,8 @@ class ThinDevice:
         self._ending = threading.Event()
         self.thread = threading.Thread(target=self._poll, name=f"poll {self.name}", daemon=True)
 
-    def beat(self) -> None:
-        """Send one heartbeat and note how long it took."""
+    def beat(self, late_s: float) -> None:
+        """Send one heartbeat, ``late_s`` after its time, and note how long it took."""
         message = Heartbeat(
             device=self.name,
             sent_us=time.time_ns() // 1000,
@@ -88,7 +91,7 @@ class ThinDevice:
         except HedgerowError as error:
             self._seen.failed("heartbeat", error)
         else:
-            self._seen.beat(time.monotonic() - began)
+            self._seen.beat(began, time.monotonic() - began, late_s)
 
     def end(self) -> None:
         """Let go of the server."""
@@ -163,17 +166,12 @@ class Tally:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.measured = Measured([], [], 0, {})
+        self.measured = Measured([], 0, {})
 
-    def beat(self, took_s: float) -> None:
+    def beat(self, sent_s: float, took_s: float, late_s: float) -> None:
         """Note a heartbeat."""
         with self._lock:
-            self.measured.heartbeats_s.append(took_s)
-
-    def late(self, by_s: float) -> None:
-        """Note how far behind its time a heartbeat was sent: this process's own load."""
-        with self._lock:
-            self.measured.late_s.append(by_s)
+            self.measured.heartbeats.append((sent_s, took_s, late_s))
 
     def answer(self) -> None:
         """Note a round answered."""
@@ -190,14 +188,13 @@ class Tally:
 class Beater:
     """Sends each device's heartbeat every ``interval_s``, begun at a random moment, from a few threads."""
 
-    def __init__(self, devices: Sequence[ThinDevice], interval_s: float, seen: Tally) -> None:
+    def __init__(self, devices: Sequence[ThinDevice], interval_s: float) -> None:
         now = time.monotonic()
         # First beats are spread as those of a fleet that has run for a while.
         self._due = [(now + random.random() * interval_s, n) for n in range(len(devices))]  # noqa: S311
         heapq.heapify(self._due)
         self._devices = devices
         self._interval_s = interval_s
-        self._seen = seen
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(BEATERS)]
@@ -219,8 +216,7 @@ class Beater:
                 return
             if number < 0:
                 continue
-            self._seen.late(max(0.0, time.monotonic() - due))
-            self._devices[number].beat()
+            self._devices[number].beat(max(0.0, time.monotonic() - due))
             with self._lock:
                 heapq.heappush(self._due, (max(due + self._interval_s, time.monotonic()), number))
 
@@ -233,13 +229,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.add_argument("--interval", type=float, required=True)
     options.add_argument("folders", type=Path, nargs="+")
     args = options.parse_args(argv)
+    # Devices are elsewhere: on a machine that the server shares with a thousand of them, it goes first.
+    os.nice(NICE)
     threading.stack_size(256 * 1024)
     recipe = RecipeReport(args.recipe, recipe_hash(find_recipe(args.recipe)))
     seen = Tally()
     devices = [ThinDevice(args.url, folder, recipe, seen) for folder in args.folders]
     for device in devices:
         device.thread.start()
-    beater = Beater(devices, args.interval, seen)
+    beater = Beater(devices, args.interval)
     sys.stdin.read()
     for device in devices:
         device.end()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -48,7 +48,6 @@ class Left(NamedTuple):
     parts: Sequence[Part]
     model: Vector
     central: CentralRecord | None
-    cohorts: Mapping[int, Sequence[str]]
 
 
 def read_left(home: ServerHome, job_id: str) -> Left:
@@ -61,10 +60,8 @@ def read_left(home: ServerHome, job_id: str) -> Left:
             raise LookupError(job_id)
         model = RoundStore(database, ModelStore(Blobs(home.blobs / "rounds"))).load(job_id).model
         rounds = jobs.rounds(job_id)
-        found = {one.round: jobs.cohort(job_id, one.round) for one in rounds}
         central = PrivacyLedger(database).record(job_id) if job.job.privacy.mode in CENTRAL_MODES else None
-        cohorts = {round: one.cohort for round, one in found.items() if one is not None}
-        return Left(job, rounds, _parts(database, job_id), model, central, cohorts)
+        return Left(job, rounds, _parts(database, job_id), model, central)
     finally:
         database.close()
 
@@ -83,7 +80,7 @@ def round_record(one: Mapping[str, Any], events: Sequence[str], elapsed_s: float
         round=one["round"],
         drawn=one["drawn"] or 0,
         counted=one["replied"] or 0,
-        rejected=dict(one["reasons"]) if one["rejected"] else {},
+        rejected=dict(one["reasons"]),
         dropped=one["dropped"] or 0,
         loss=one.get("metrics", {}).get("loss"),
         scores=dict(one["scores"]),
@@ -114,14 +111,12 @@ def device_records(
 ) -> tuple[DeviceRecord, ...]:
     """Return one record a device. Time of training is the device's own affair and stays 0; so do scores."""
     counted = Counter(part.device for part in left.parts if part.outcome == "counted")
-    up: dict[str, int] = defaultdict(int)
-    down: dict[str, int] = defaultdict(int)
+    up: Counter[str] = Counter()
+    down: Counter[str] = Counter()
     for part in left.parts:
         up[part.device] += part.n_bytes
-    for one in left.rounds:
-        cohort = left.cohorts.get(one.round, ())
-        for device in cohort:
-            down[device] += one.bytes_down // len(cohort)
+        # As the server counts: the model's bytes for each device that answered.
+        down[part.device] += 4 * left.model.size if part.n_bytes else 0
     return tuple(
         DeviceRecord(
             device=number,
@@ -160,7 +155,10 @@ def privacy_of(left: Left) -> PrivacySummary:
 
 def _parts(database: Database, job_id: str) -> list[Part]:
     columns = select(
-        ContributionRow.round, ContributionRow.device, ContributionRow.outcome, ContributionRow.n_bytes
+        ContributionRow.round,
+        ContributionRow.device,
+        ContributionRow.outcome,
+        ContributionRow.n_bytes,
     ).where(ContributionRow.job_id == job_id)
     with database.transaction() as session:
         return [Part(*row) for row in session.execute(columns).all()]
