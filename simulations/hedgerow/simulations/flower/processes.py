@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -58,8 +59,13 @@ def end_all(members: list[Member], patience_s: float = 5.0) -> None:
         time.sleep(0.02)
 
 
-def family_pss(pid: int) -> int:
-    """Return the proportional set size of a process and all that it started, in bytes.
+WHOLE: Final = ("Pss:",)
+WRITTEN: Final = ("Pss_Anon:", "Pss_Shmem:")
+"""What processes wrote. The rest is files' pages: those of libraries count more when somebody else's process ends."""
+
+
+def family_pss(pid: int, fields: Collection[str] = WHOLE) -> int:
+    """Return the proportional set size of a process and all that it started, in bytes: the sum of these ``fields``.
 
     Pages that several processes share are divided among them. Processes that end meanwhile count nothing.
     """
@@ -67,9 +73,9 @@ def family_pss(pid: int) -> int:
     for member in family(pid):
         with contextlib.suppress(OSError):
             for line in (_PROC / str(member.pid) / "smaps_rollup").read_text().splitlines():
-                if line.startswith("Pss:"):
-                    total += int(line.split()[1]) * 1024
-                    break
+                name, *rest = line.split()
+                if name in fields:
+                    total += int(rest[0]) * 1024
     return total
 
 

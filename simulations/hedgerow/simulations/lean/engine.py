@@ -28,6 +28,7 @@ from hedgerow.simulations.lean.evaluation import device_scores, predictor
 from hedgerow.simulations.lean.keeping import Keeping, Personal, Scaffold, Stateless
 from hedgerow.simulations.lean.messages import encoder
 from hedgerow.simulations.lean.pool import ForkPool, InlinePool, Pool
+from hedgerow.simulations.lean.process import give_back_free_memory
 from hedgerow.simulations.lean.state import DeviceState
 from hedgerow.simulations.lean.worker import Worker
 from hedgerow.simulations.population.values import Population
@@ -141,6 +142,8 @@ class LeanEngine:
         shared = Shared.make(shared=not inline)
         worker = Worker(world, self._recipe, chosen.kernel, keeping, shared)
         size = self._workers or choosing.cores()
+        if not inline:
+            give_back_free_memory()
         pool: Pool = InlinePool(worker.answer) if inline else ForkPool(worker.answer, size)
         return _Running(chosen, world, keeping, shared, pool, state)
 

@@ -67,7 +67,9 @@ class LeanRounds:
         answer = self._engine.train(Batch([self._model], tasks))
         if answer.count != len(tasks):
             raise RuntimeError(f"{len(tasks) - answer.count} of {len(tasks)} updates were rejected")
-        self._model = (self._model + answer.total / answer.weight).astype(np.float32)
+        mean = np.divide(answer.total, answer.weight, out=answer.total)
+        mean += self._model
+        self._model = mean.astype(np.float32)
 
     def _plan(self, device: int) -> StepPlan | None:
         """Return what Opacus does for this device: an epoch of Poisson draws, or all examples in every step."""

@@ -1,7 +1,8 @@
 """How the memory of ours grows with the population: 10,000 devices, 100 a round, against the data and copies of the model.
 
 Two engines are measured: one with a small population and a small model, one with a large population and a large model. What the
-second takes more is the data, the copies of the model, and what nobody explained.
+second takes more is the data, the copies of the model, and what nobody explained. Pages of libraries are left out: what share of
+them an engine has depends on whoever else runs.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from hedgerow.simulations.bench.simulation_run.engines import LEAN, Starter
 from hedgerow.simulations.bench.simulation_run.pss import PeakPss
 from hedgerow.simulations.bench.simulation_run.turns import tell
 from hedgerow.simulations.bench.simulation_run.workloads import image_task
+from hedgerow.simulations.flower.processes import WRITTEN
 
 COPIES: Final = 3
 """Wanted: at most so many copies of the model a worker."""
@@ -62,9 +64,9 @@ def _peaks(task: PeerTask, workers: int) -> dict[str, int]:
         write_task(task, Path(folder))
         peer = Starter(workers).start(LEAN, Path(folder))
         try:
-            with PeakPss(peer.pid) as opening:
+            with PeakPss(peer.pid, fields=WRITTEN) as opening:
                 peer.configure(Setup(COHORT), _TIMEOUT_S)
-            with PeakPss(peer.pid) as rounds:
+            with PeakPss(peer.pid, fields=WRITTEN) as rounds:
                 peer.rounds(_ROUNDS, _TIMEOUT_S)
         finally:
             peer.end()

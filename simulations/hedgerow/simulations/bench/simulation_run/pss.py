@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection
 from typing import Self
 
-from hedgerow.simulations.flower.processes import family_pss
+from hedgerow.simulations.flower.processes import WHOLE, family_pss
 
 
 class PeakPss:
@@ -14,8 +15,9 @@ class PeakPss:
     Looking takes time of the cores that are being measured: it is done in rounds that are not timed.
     """
 
-    def __init__(self, pid: int, interval_s: float = 0.1) -> None:
+    def __init__(self, pid: int, interval_s: float = 0.1, fields: Collection[str] = WHOLE) -> None:
         self.bytes_ = 0
+        self._fields = fields
         self._pid, self._interval_s = pid, interval_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -27,8 +29,8 @@ class PeakPss:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        self.bytes_ = max(self.bytes_, family_pss(self._pid))
+        self.bytes_ = max(self.bytes_, family_pss(self._pid, self._fields))
 
     def _watch(self) -> None:
         while not self._stop.wait(self._interval_s):
-            self.bytes_ = max(self.bytes_, family_pss(self._pid))
+            self.bytes_ = max(self.bytes_, family_pss(self._pid, self._fields))
