@@ -24,6 +24,7 @@ def small_grid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "NETWORKS", ((16, 4),))
     monkeypatch.setattr(search, "MEMORIES", (5.0, 10.0))
     monkeypatch.setattr(search, "DRIFT_RATIOS", (None, 0.5))
+    monkeypatch.setattr(search, "SCALINGS", ("public",))
     monkeypatch.setattr(search, "FACTORS", (1.0, 1.45))
     monkeypatch.setattr(search, "START", search.Options(16, 16, 4, 4.0))
 
@@ -71,7 +72,11 @@ def test_the_choice_is_the_same_whatever_the_labels_say_and_none_is_read(
 
     assert true == noisy == without
     assert set(read) == set(range(1, 9))  # the channels' columns: not the time, not the labels
-    assert true["candidates"] == 2 * 2 * 4 * 2 * 13 * 2 * 2 + 2 * 2 * 2
+    first_steps = true["first_steps"]
+    assert isinstance(first_steps, dict)
+    followings = 1 if first_steps["follow_rows"] is None else 2
+    steps = (2 * 2 * 4 * 2 * 13 * 2 * 2, 2 * 2 * 2, 2 * 2 * 2 * 2 * followings)
+    assert true["candidates"] == sum(steps)
 
 
 def test_the_shipped_job_holds_options_that_the_selection_may_choose() -> None:
@@ -87,6 +92,8 @@ def test_the_shipped_job_holds_options_that_the_selection_may_choose() -> None:
     assert chosen.get("release", 1.0) in search.RELEASES
     assert (chosen.get("spread", "whole"), chosen.get("wander_rows", 0.0)) in search.SPREADS
     assert chosen.get("follow_rows") in (None, *search.FOLLOW_ROWS)
+    assert chosen["scaling"] in search.SCALINGS
+    assert chosen.get("centring", "fixed") in search.CENTRINGS
     assert chosen["quantile"] == search.QUANTILE
 
 

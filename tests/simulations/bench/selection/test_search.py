@@ -48,6 +48,27 @@ def test_then_smaller_windows_networks_and_memories_and_higher_thresholds() -> N
     assert choose([candidate(0.8, 5.0), candidate(0.8, 5.0, factor=1.45)])[0].options.factor == 1.45
 
 
+def test_public_and_fixed_input_are_the_simpler_among_equals() -> None:
+    plain = candidate(0.8, 5.0, scaling="public")
+
+    assert choose([candidate(0.8, 5.0), plain])[0] is plain
+    assert choose([candidate(0.804, 5.0, scaling="public", centring="window"), plain])[0] is plain
+
+
+def test_f1_of_one_family_decides_and_false_alarms_of_all_limit() -> None:
+    long = candidate(0.7, 5.0)  # its long replays have the F1 asked for, its short ones the same on average
+    short = Candidate(
+        long.options, {"short": Judged((0.9, 0.9), (5.0, 9.0)), "long": Judged((0.6, 0.6), (0.0, 0.0))}
+    )
+    false = Candidate(
+        long.options, {"short": Judged((0.1, 0.1), (13.0, 9.0)), "long": Judged((1.0, 1.0), (0.0, 0.0))}
+    )
+
+    assert choose([long, short, false])[0] is short
+    assert choose([long, short, false], "long")[0] is long
+    assert choose([short, long], "none of them")[0] is short
+
+
 def test_courses_are_every_factor_following_and_hold_once() -> None:
     made = list(courses(Options(**BASE)))
 

@@ -20,6 +20,8 @@ Doubles = npt.NDArray[np.float64]
 
 NORMAL_ROWS: Final = 400
 """Rows at the start of a labelled recording that are normal by the benchmark's protocol."""
+LONG: Final = "long"
+"""Name of the family with room for faults that last for minutes."""
 SHORT_FIT: Final = 250
 LONG_REST: Final = 750
 """Rows judged after the fit in a long replay: about as many as an experiment has."""
@@ -56,7 +58,7 @@ def long_family(path: Path, profile: DeviceProfile) -> Family:
     rows = read_channels(path, profile, length).astype(float)
     starts = range(0, len(rows) - length + 1, NORMAL_ROWS)
     cuts = np.stack([rows[start : start + length] for start in starts])
-    return Family("long", cuts[:, :NORMAL_ROWS], cuts[:, NORMAL_ROWS:])
+    return Family(LONG, cuts[:, :NORMAL_ROWS], cuts[:, NORMAL_ROWS:])
 
 
 def centred_mean(rows: Doubles, length: int) -> Doubles:

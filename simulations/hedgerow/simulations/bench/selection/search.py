@@ -1,10 +1,10 @@
-"""The search: candidates in two steps, the criterion, and the rule for ties. docs/skab.md states it in words."""
+"""The search: candidates in three steps, the criterion, and the rule for ties. docs/skab.md states it in words."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -31,6 +31,8 @@ FOLLOW_BELOW: Final = (0.5, 1.0)
 FOLLOW_GATES: Final = ("all", "each")
 LEASHES: Final = (3.0,)
 RELEASES: Final = (1.0, 0.7)
+SCALINGS: Final[tuple[Literal["public", "device"], ...]] = ("public", "device")
+CENTRINGS: Final[tuple[Literal["fixed", "window"], ...]] = ("fixed", "window")
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -51,10 +53,12 @@ class Options(msgspec.Struct, frozen=True):
     follow_gate: str = "all"
     leash: float = 3.0
     release: float = 1.0
+    scaling: Literal["public", "device"] = "device"
+    centring: Literal["fixed", "window"] = "fixed"
 
     def network(self) -> dict[str, Any]:
         """Return the part that training depends on."""
-        names = ("rows", "hidden", "code", "clip", "drift_ratio")
+        names = ("rows", "hidden", "code", "clip", "drift_ratio", "scaling", "centring")
         return {name: getattr(self, name) for name in names}
 
     def course(self) -> Course:
@@ -78,19 +82,21 @@ class Candidate(msgspec.Struct, frozen=True):
     options: Options
     families: dict[str, Judged]
 
-    def f1(self) -> float:
-        """Return the mean F1 over families and drifts."""
-        values = [f1 for judged in self.families.values() for f1 in judged.f1]
+    def f1(self, only: str | None = None) -> float:
+        """Return the mean F1 over families and drifts; over the drifts of the family ``only`` if it is there."""
+        families = [self.families[only]] if only in self.families else list(self.families.values())
+        values = [f1 for judged in families for f1 in judged.f1]
         return sum(values) / len(values)
 
     def far(self) -> float:
         """Return the largest FAR of a family on its rows as they are, per cent."""
         return max(judged.far_percent[0] for judged in self.families.values())
 
-    def order(self) -> tuple[float, ...]:
+    def order(self, only: str | None = None) -> tuple[float, ...]:
         """Return the order of preference among equals, the smallest first."""
         o = self.options
-        return (o.mechanisms(), o.rows, o.hidden, o.memory_rows, -o.factor, o.clip, -self.f1())
+        input_ = (o.centring != "fixed", o.scaling != "public")
+        return (o.mechanisms(), o.rows, o.hidden, o.memory_rows, -o.factor, o.clip, *input_, -self.f1(only))
 
 
 class Search:
@@ -123,6 +129,22 @@ class Search:
                 found += self.evaluate(variants, [stats[memory] for stats in per_family])
         return found
 
+    def step_three(self, base: Options) -> list[Candidate]:
+        """Return the candidates over model input, windows, memories, dispersion, following (or none) and factors."""
+        found: list[Candidate] = []
+        follow_rows = dict.fromkeys((base.follow_rows, None))
+        for scaling, centring, rows in itertools.product(SCALINGS, CENTRINGS, ROWS):
+            network = msgspec.structs.replace(base, scaling=scaling, centring=centring, rows=rows)
+            per_family = self.network(network, MEMORIES)
+            for memory, dispersion in itertools.product(MEMORIES, (False, True)):
+                chart = msgspec.structs.replace(network, memory_rows=memory, dispersion=dispersion)
+                variants = [
+                    msgspec.structs.replace(chart, follow_rows=follow, factor=factor)
+                    for follow, factor in itertools.product(follow_rows, FACTORS)
+                ]
+                found += self.evaluate(variants, [stats[memory] for stats in per_family])
+        return found
+
     def network(self, options: Options, memories: Sequence[float]) -> list[dict[float, Statistics]]:
         """Return per family the statistics of the networks that ``options`` name."""
         parameters = self._recipe.check({**self._job.parameters, **options.network()})
@@ -151,10 +173,14 @@ def courses(base: Options) -> Iterable[Options]:
         yield msgspec.structs.replace(base, **following, factor=factor, release=release)
 
 
-def choose(candidates: Sequence[Candidate]) -> tuple[Candidate, float]:
-    """Return the choice among ``candidates`` and the FAR limit, per cent, that it was made under."""
+def choose(candidates: Sequence[Candidate], only: str | None = None) -> tuple[Candidate, float]:
+    """Return the choice among ``candidates`` and the FAR limit, per cent, that it was made under.
+
+    F1 is that of the family ``only``, if it is there; false alarms are limited in every family.
+    """
     limit = FAR_LIMIT
     while not (allowed := [one for one in candidates if one.far() <= limit]):
         limit += FAR_STEP
-    best = max(one.f1() for one in allowed)
-    return min((one for one in allowed if one.f1() >= best - TIE), key=Candidate.order), limit
+    best = max(one.f1(only) for one in allowed)
+    equal = [one for one in allowed if one.f1(only) >= best - TIE]
+    return min(equal, key=lambda one: one.order(only)), limit
