@@ -38,7 +38,7 @@ def convert(onnx_model: bytes) -> bytes:
     shape = (1, *graph.input_shape[1:])
     source = context.new(graph.input_name, shape, natural(len(shape)))
     for node in graph.nodes:
-        if node.name in context.absorbed:
+        if node.outputs[0] in context.absorbed:
             continue
         writer = _WRITERS.get(node.kind)
         if writer is None:

@@ -36,7 +36,7 @@ def matmul(context: Context, node: Node) -> None:
         found = context.graph.constants.get(other)
         if found is not None and found.shape in ((weights.shape[1],), (1, weights.shape[1])):
             bias, output = found.reshape(-1), follower.outputs[0]
-            context.absorbed.add(follower.name)
+            context.absorbed.add(follower.outputs[0])  # outputs are unique, names need not be
     _connect(context, node, output, weights.T, bias)
 
 
