@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, TypeVar
 
 import msgspec
@@ -20,6 +21,13 @@ def checked(table: dict[str, Any], kind: type[T], recipe: str) -> T:
             f"recipe {recipe}: unknown parameter {', '.join(unknown)}; there are {', '.join(sorted(known))}"
         )
     try:
-        return msgspec.convert(table, kind)
+        found = msgspec.convert(table, kind)
     except msgspec.ValidationError as error:
         raise ConfigError(f"recipe {recipe}: parameters: {error}") from error
+    for name in found.__struct_fields__:
+        value = getattr(found, name)
+        if isinstance(value, float) and not math.isfinite(
+            value
+        ):  # JSON, by which parameters travel, has no such number
+            raise ConfigError(f"recipe {recipe}: parameters: {name}: expected a finite number, got {value}")
+    return found
