@@ -54,7 +54,9 @@ _ALIASES: Final[dict[str, str]] = {
 
 def unit_hint(unit: str) -> str | None:
     """Return the allowed spelling closest to ``unit``, or None where nothing is close."""
-    lower = unit.strip().lower()
+    lower = (
+        unit.strip().lower().replace("\u03bc", "\u00b5")
+    )  # the Greek letter for the micro sign: they look the same
     if lower in _ALIASES:
         return _ALIASES[lower]
     folded = {known.lower(): known for known in sorted(UNITS)}
