@@ -40,7 +40,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], empty: st
     """Print a table, or ``empty`` (what to do next) when there are no rows."""
     console = Console()
     if not rows:
-        console.print(empty, highlight=False, markup=False)
+        console.print(empty, highlight=False, markup=False, emoji=False)
         return
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
