@@ -103,7 +103,7 @@ def watched(folder: Path) -> tuple[list[Watched], Callable[..., InProcessEngine]
     return made, make
 
 
-@pytest.mark.parametrize("mode", ["example", "example-fedbuff", "central"])
+@pytest.mark.parametrize("mode", ["example-fedbuff", "central"])
 def test_a_round_is_on_disk_before_anybody_trains_in_it(mode: str, tmp_path: Path) -> None:
     engines, make = watched(tmp_path)
     play_setting(setting_of(mode), Plan(folder=tmp_path), Interrupt(), make)
@@ -285,7 +285,6 @@ def sweep(folder: Path, job: dict[str, Any], fields: dict[str, list[Any]], **opt
 
 
 SWEEPS: dict[str, tuple[dict[str, Any], dict[str, list[Any]]]] = {
-    "rates in mode example": ({"privacy": EXAMPLE}, {"job.training.learning_rate": [0.01, 0.05]}),
     "noise in mode central": (CENTRAL, {"job.privacy.noise_multiplier": [2.0, 4.0]}),
 }
 
