@@ -212,10 +212,8 @@ def test_a_previous_that_answers_says_why_the_champion_did_not(bundle: BundleFol
 
     found = Chain(first, second).answer(WINDOW, live=False)
 
-    assert (found.reason, found.answer.score) == (
-        "previous",
-        pytest.approx(2 * float(WINDOW.sum()), rel=1e-5),
-    )
+    assert found.reason == "previous"
+    assert found.answer.score == pytest.approx(2 * float(WINDOW.sum()), rel=1e-5)
     assert found.detail == "champion: the model answered with values that are not finite"
 
 

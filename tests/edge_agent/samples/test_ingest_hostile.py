@@ -58,6 +58,11 @@ def compressed_and_broken(path: Path) -> Path:
     return path
 
 
+def a_folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
 GOOD = npy((1, 2), b"12")
 HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "compressed and broken": (compressed_and_broken, "cannot be read as a NumPy archive"),
@@ -72,7 +77,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "header cut off": (lambda p: packed(p, x=b"\x93NUMPY\x01\x00\x10\x00{'descr': 'zzz'\n"), "NumPy archive"),
     "bare array": (lambda p: (p.write_bytes(GOOD), p)[1], "NumPy archive"),
     "empty file": (lambda p: (p.write_bytes(b""), p)[1], "NumPy archive"),
-    "a folder": (lambda p: (p.mkdir(), p)[1], "NumPy archive"),
+    "a folder": (a_folder, "NumPy archive"),
 }  # fmt: skip
 
 

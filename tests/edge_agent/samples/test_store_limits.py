@@ -119,7 +119,11 @@ def test_ids_are_never_used_again_after_the_oldest_went(tmp_path: Path) -> None:
 
 def test_what_runs_beside_the_samples_is_in_their_transaction(tmp_path: Path) -> None:
     store = opened(tmp_path / "s.db")
-    store.on_reset(lambda connection: connection.execute("CREATE TABLE IF NOT EXISTS beside (n)"))
+
+    def prepare(connection: sqlite3.Connection) -> None:
+        connection.execute("CREATE TABLE IF NOT EXISTS beside (n)")
+
+    store.on_reset(prepare)
 
     def note(connection: sqlite3.Connection) -> None:
         connection.execute("INSERT INTO beside VALUES (1)")
@@ -269,7 +273,7 @@ def test_a_store_that_was_not_closed_is_read_through_at_the_next_start(
         connect = sqlite3.connect
 
         def watched(*given: Any, **named: Any) -> sqlite3.Connection:
-            connection = connect(*given, **named)
+            connection: sqlite3.Connection = connect(*given, **named)
             connection.set_trace_callback(checked.append)
             return connection
 

@@ -29,6 +29,7 @@ from hedgerow.shared.profile import read_profile
 from hedgerow.simulations.bench import agent, inference, memory
 from hedgerow.simulations.bench.jobbed import RoundTimes
 from hedgerow.simulations.demo.sensors import row_of
+from hedgerow.simulations.processes.broker import Broker
 
 PUMP = read_profile(CONFIGS / "profiles" / "pump.toml")
 CLEARS = Path("/proc/self/clear_refs")
@@ -251,9 +252,7 @@ def test_nothing_stays_when_the_broker_does_not_come_up(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(
-        agent.Broker, "start", lambda self: (_ for _ in ()).throw(TransportError("no broker"))
-    )
+    monkeypatch.setattr(Broker, "start", lambda self: (_ for _ in ()).throw(TransportError("no broker")))
 
     with pytest.raises(TransportError, match="no broker"):
         agent.run(argparse.Namespace(runtime="litert", starts=1, install=False))

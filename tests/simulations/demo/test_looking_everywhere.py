@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,7 +29,7 @@ from hedgerow.shared.messages import ChannelShare
 from hedgerow.shared.profile import Channel, DeviceProfile, SourceSpec, WindowSpec
 from hedgerow.shared.tomlfile import read_toml
 from hedgerow.simulations.configs import configs_folder
-from hedgerow.simulations.demo import comparing, flow
+from hedgerow.simulations.demo import flow
 from hedgerow.simulations.demo.comparing import CompareRequest, beside
 from hedgerow.simulations.demo.detection import Detection, Heard, Planted
 from hedgerow.simulations.demo.looking import Lookout
@@ -177,7 +178,7 @@ def test_scores_on_recordings_replace_the_servers_and_say_so(
 ) -> None:
     job = read_toml(CONFIGS / "jobs" / "digits.toml", Job)
     said = '{"untrained": 0.1, "local_only": 0.2, "pooled": 0.4, "federated": 0.3}'
-    monkeypatch.setattr(comparing.sys, "executable", child(tmp_path, said))
+    monkeypatch.setattr(sys, "executable", child(tmp_path, said))
 
     found = beside(job, JOB, [Path("/a"), Path("/b")], ((1, 2), ()))
 
@@ -192,7 +193,7 @@ def test_scores_on_the_public_set_leave_the_servers_own(
 ) -> None:
     job = read_toml(CONFIGS / "jobs" / "digits.toml", Job)
     said = '{"untrained": 0.1, "local_only": 0.2, "pooled": 0.4}'
-    monkeypatch.setattr(comparing.sys, "executable", child(tmp_path, said))
+    monkeypatch.setattr(sys, "executable", child(tmp_path, said))
 
     found = beside(job, JOB, [], ())
 
@@ -201,7 +202,7 @@ def test_scores_on_the_public_set_leave_the_servers_own(
 
 def test_a_child_that_fails_is_told_with_its_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = read_toml(CONFIGS / "jobs" / "digits.toml", Job)
-    monkeypatch.setattr(comparing.sys, "executable", child(tmp_path, "{}", status=3))
+    monkeypatch.setattr(sys, "executable", child(tmp_path, "{}", status=3))
 
     with pytest.raises(TransportError, match="comparing digits failed"):
         beside(job, JOB, [], ())

@@ -45,7 +45,7 @@ def test_engines_are_used_as_context_managers_and_made_alike(engine: type) -> No
 
 
 def test_a_task_passes_between_processes_whole() -> None:
-    plan = StepPlan(**dict.fromkeys(StepPlan.__struct_fields__, 1))  # type: ignore[arg-type]
+    plan = StepPlan(**dict.fromkeys(StepPlan.__struct_fields__, 1))
     task = Task(3, 7, 1, 0.5, 2, plan, 1.5, Attack("scale", -3.0))
 
     assert pickle.loads(pickle.dumps(task)) == task

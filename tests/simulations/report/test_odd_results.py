@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -255,12 +256,12 @@ def test_curves_hold_what_is_known_at_the_round_it_belongs_to(
     assert [(line.x, line.y) for line in lines] == (
         [(tuple(float(n) for n, _ in scored), tuple(row[0] for _, row in scored))] if scored else []
     )
-    up, down = series.byte_lines(result)
+    sent, received = series.byte_lines(result)
     total = 0
     for n, row in enumerate(given_rounds):
         total += row[1]
-        assert up.y[n] == pytest.approx(total / 1e6)
-        assert down.y[n] == pytest.approx(2 * total / 1e6)
+        assert sent.y[n] == pytest.approx(total / 1e6)
+        assert received.y[n] == pytest.approx(2 * total / 1e6)
     spent = [(float(n), row[3]) for n, row in enumerate(given_rounds, 1) if row[3] is not None]
     line = series.epsilon_line(result)
     assert list(zip(line.x, line.y, strict=True)) == spent
@@ -282,7 +283,7 @@ def test_a_figure_shows_a_legend_for_two_curves_and_none_for_one() -> None:
     assert (double.get_xlabel(), double.get_ylabel()) == ("x", "y")
     assert [line.get_color() for line in double.get_lines()] == list(COLOURS[:2])
     assert len(double.collections) == 1, "a band where there is one"
-    assert double.get_lines()[1].get_ydata().tolist() == [2.0, 3.0]
+    assert np.asarray(double.get_lines()[1].get_ydata()).tolist() == [2.0, 3.0]
 
 
 def test_more_curves_than_colours_begin_again() -> None:
