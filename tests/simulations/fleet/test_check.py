@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -16,7 +17,7 @@ from hedgerow.simulations.run.interrupt import Interrupt
 from hedgerow.simulations.run.names import NamedScenario
 from hedgerow.simulations.run.play import Plan
 
-PRIVATE = {"job__privacy": {"mode": "example", "epsilon": 8.0, "delta": 1e-5}}
+PRIVATE: dict[str, Any] = {"job__privacy": {"mode": "example", "epsilon": 8.0, "delta": 1e-5}}
 
 
 def test_memory_bounds_the_number_of_devices(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,8 +46,8 @@ def test_strategies_of_simulations_alone_are_refused(name: str) -> None:
 
 
 def test_a_private_job_keeps_the_samples_that_it_began_with() -> None:
-    drifting = {"population__drift": {"from_round": 3, "rotate_labels": True}}
-    flipping = {"faults__byzantine": {"kind": "label-flip", "from_round": 3}}
+    drifting: dict[str, Any] = {"population__drift": {"from_round": 3, "rotate_labels": True}}
+    flipping: dict[str, Any] = {"faults__byzantine": {"kind": "label-flip", "from_round": 3}}
 
     check_fleet_scenario(scenario(population__devices=2, **drifting), "s.toml")
     check_fleet_scenario(scenario(population__devices=2, **flipping), "s.toml")
@@ -54,7 +55,7 @@ def test_a_private_job_keeps_the_samples_that_it_began_with() -> None:
         check_fleet_scenario(scenario(population__devices=2, **PRIVATE, **drifting), "s.toml")
     with pytest.raises(ConfigError, match=r"byzantine\.from_round: .* got 3"):
         check_fleet_scenario(scenario(population__devices=2, **PRIVATE, **flipping), "s.toml")
-    with_attack = {"faults__byzantine": {"kind": "sign-flip", "from_round": 3}}
+    with_attack: dict[str, Any] = {"faults__byzantine": {"kind": "sign-flip", "from_round": 3}}
     check_fleet_scenario(scenario(population__devices=2, **PRIVATE, **with_attack), "s.toml")
 
 

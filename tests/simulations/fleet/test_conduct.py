@@ -98,7 +98,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def conductor(
-    fleet: Played, told: list[int] | None = None, **changes: object
+    fleet: Played, told: list[int] | None = None, **changes: Any
 ) -> tuple[Conductor, Scenario, World]:
     made = scenario(population__devices=DEVICES, job__rounds=ROUNDS, seed=5, engine="fleet", **changes)
     world = World(made, np.zeros(DEVICES, np.int64))
@@ -118,7 +118,12 @@ def test_every_round_is_told_once_and_in_order() -> None:
 
 def test_each_scheduled_fault_happens_in_its_round_and_everybody_is_back_at_last() -> None:
     fleet = Played()
-    faults = {"faults__kill": 0.1, "faults__leave": 0.1, "faults__server_kill": 0.2, "faults__dropout": 0.1}
+    faults: dict[str, Any] = {
+        "faults__kill": 0.1,
+        "faults__leave": 0.1,
+        "faults__server_kill": 0.2,
+        "faults__dropout": 0.1,
+    }
     playing, made, world = conductor(fleet, **faults)
     playing.follow(lambda: False)
     due = {round: faults_in(made, world, round) for round in range(1, ROUNDS + 1)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from hedgerow.simulations.run.world import World
 from hedgerow.simulations.scenario.spec import Scenario
 
 
-def scene(**changes: object) -> tuple[Scenario, World, RawPopulation]:
+def scene(**changes: Any) -> tuple[Scenario, World, RawPopulation]:
     made = scenario(**changes)
     raw = raw_population(made, find_recipe(made.job.recipe), Path())
     return made, World(made, np.zeros(made.population.devices, np.int64)), raw

@@ -74,7 +74,7 @@ def test_a_shift_of_plain_vectors_is_the_simulated_one() -> None:
         for device, stored in enumerate(raw.at(round)):
             assert stored.samples.dtype == np.float32
             np.testing.assert_allclose(
-                stored.samples, simulated.at(round).of(device)[0], rtol=1e-5, atol=1e-6
+                stored.samples.astype(np.float64), simulated.at(round).of(device)[0], rtol=1e-5, atol=1e-6
             )
 
 

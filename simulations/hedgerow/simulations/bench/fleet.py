@@ -166,7 +166,7 @@ def _measure(server: Server, memory: Memory, args: argparse.Namespace) -> dict[s
 
     def all_online() -> bool:
         found = calls.get("devices")
-        return sum(one["status"] == "online" for one in found) == args.devices
+        return bool(sum(one["status"] == "online" for one in found) == args.devices)
 
     _wait("all devices online", all_online, CONNECT_S)
     online = time.monotonic()

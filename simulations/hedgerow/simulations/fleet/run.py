@@ -195,6 +195,13 @@ def _folder(given: Path | None) -> Iterator[Path]:
     yield folder
 
 
+def _choices(scenario: Scenario) -> dict[str, str]:
+    found = {"processes": f"1 server, {scenario.population.devices} agents"}
+    if scenario.evaluation.per_device or scenario.evaluation.cohorts != "none":
+        found["evaluation"] = "central alone: devices do not report scores"
+    return found
+
+
 def _result(
     scene: Scene, left: Left, conductor: Conductor, times: _Times, ended: str, folder: Path | None
 ) -> Result:
@@ -222,7 +229,7 @@ def _result(
         model_sha256=model_sha256(left.model),
         initial_scores=left.job.initial_scores,
         device_records=device_records(left, names, scene.classes, counts),
-        choices={"processes": f"1 server, {len(names)} agents"},
+        choices=_choices(scenario),
         versions=versions(),
         started_at=times.started_at,
         start_s=times.submitted_s - times.began_s,

@@ -235,8 +235,10 @@ class RunningFleet:
         if not len(data):
             return
         path = self.folder / f"{device_name(device)}.npz"
-        labels = {} if data.labels is None else {"y": data.labels}
-        np.savez(path, x=data.samples, **labels)
+        if data.labels is None:
+            np.savez(path, x=data.samples)
+        else:
+            np.savez(path, x=data.samples, y=data.labels)
         store = SampleStore(self.agents[device].home.samples, max_bytes=2**40, max_age_s=None)
         try:
             ingest_arrays(path, self._spec, store)

@@ -83,7 +83,7 @@ def _apart(data: FlatData, kind: np.dtype[np.generic]) -> tuple[Labelled, ...]:
 
 def _as(x: Floats, kind: np.dtype[np.generic]) -> Array:
     if np.issubdtype(kind, np.integer):
-        bounds = np.iinfo(kind)
+        bounds = np.iinfo(kind.name)
         return np.clip(np.rint(x), bounds.min, bounds.max).astype(kind)
     return x.astype(kind)
 
