@@ -60,9 +60,10 @@ def of(kind: Any) -> st.SearchStrategy[Any]:
         return st.booleans()
     if kind == messages.EventBody:
         return st.one_of(*map(some, (Alarm, AlarmCleared, Notice, GapRecord)))
-    origin, arguments = getattr(kind, "__origin__", None), getattr(kind, "__args__", ())
+    origin: Any = getattr(kind, "__origin__", None)
+    arguments: tuple[Any, ...] = getattr(kind, "__args__", ())
     if hasattr(kind, "__metadata__"):
-        (meta,) = kind.__metadata__
+        meta = kind.__metadata__[0]
         if meta.pattern is not None:
             return st.from_regex(r"\A[a-z0-9][a-z0-9-]{0,62}\Z")
         return of(origin)

@@ -21,6 +21,7 @@ from hedgerow.models.export.tflite import convert
 from hedgerow.shared.errors import ContentError, UnsupportedError
 
 Floats = npt.NDArray[np.float32]
+Numbers = npt.NDArray[Any]
 RNG = np.random.default_rng(0)
 
 
@@ -43,17 +44,18 @@ def node(kind: str, *inputs: str, out: str = "y", **attributes: Any) -> Any:
 
 
 def floats(*shape: int) -> Floats:
-    return RNG.normal(size=shape).astype(np.float32)
+    made: Floats = RNG.normal(size=shape).astype(np.float32)
+    return made
 
 
-def softmax(x: Floats) -> Floats:
-    made: Floats = np.exp(x - x.max(-1, keepdims=True))
-    return made / made.sum(-1, keepdims=True)
+def softmax(x: Floats) -> Numbers:
+    made: Numbers = np.exp(x - x.max(-1, keepdims=True))
+    return np.asarray(made / made.sum(-1, keepdims=True))
 
 
 X = floats(1, 3, 4)
 W, B = floats(4, 5), floats(5)
-CASES: dict[str, tuple[bytes, Floats, Floats]] = {
+CASES: dict[str, tuple[bytes, Floats, Numbers]] = {
     "relu": (graph([node("Relu", "x")], X.shape, X.shape), X, np.maximum(X, 0)),
     "sigmoid": (graph([node("Sigmoid", "x")], X.shape, X.shape), X, 1 / (1 + np.exp(-X))),
     "tanh": (graph([node("Tanh", "x")], X.shape, X.shape), X, np.tanh(X)),
@@ -93,7 +95,7 @@ CASES: dict[str, tuple[bytes, Floats, Floats]] = {
         0.5 * X[:, 0] @ W + 3 * B,
     ),
     "gemm of a scalar bias": (
-        graph([node("Gemm", "x", "w", "b", transB=1)], (1, 4), (1, 5), w=W.T.copy(), b=np.float32([2])),
+        graph([node("Gemm", "x", "w", "b", transB=1)], (1, 4), (1, 5), w=W.T.copy(), b=np.array([2], np.float32)),
         X[:, 0],
         X[:, 0] @ W + 2,
     ),
@@ -231,9 +233,9 @@ def test_parity_is_judged_by_the_reference_s_largest_magnitude(
 ) -> None:
     reference = np.array(values, np.float32)
     limit = 1e-4 * max(1.0, float(np.abs(reference).max()))
-    exported = reference.astype(np.float64)
-    exported[at % len(values)] += times * limit
-    exported = exported.astype(np.float32)
+    moved = reference.astype(np.float64)
+    moved[at % len(values)] += times * limit
+    exported = moved.astype(np.float32)
     worst = float(np.abs(reference - exported).max())
 
     if worst <= limit:
@@ -256,7 +258,8 @@ def test_parity_takes_no_output_that_is_no_number_even_where_both_have_it(bad: f
 def test_a_module_that_torch_cannot_write_is_refused_in_words() -> None:
     class Odd(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.special.bessel_j0(x)
+            made: torch.Tensor = torch.special.bessel_j0(x)
+            return made
 
     with pytest.raises(UnsupportedError, match="cannot be written as ONNX"):
         export_onnx(Odd(), (3,))
