@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from hedgerow.simulations.flower.processes import Member, end_all, family, family_pss, is_alive
+from hedgerow.simulations.flower.processes import WRITTEN, Member, end_all, family, family_pss, is_alive
 
 _PARENT = """
 import subprocess, sys, time
@@ -86,6 +86,7 @@ def test_one_that_ended_and_was_not_waited_for_is_not_alive() -> None:
 def test_the_memory_of_a_family_counts_its_children(parent: tuple[subprocess.Popen[str], int]) -> None:
     process, child = parent
     assert family_pss(child) > 32 << 20
+    assert 32 << 20 < family_pss(child, WRITTEN) < family_pss(child)
     assert family_pss(process.pid) > family_pss(child)
 
 

@@ -13,6 +13,7 @@ from hedgerow.simulations.kernel.choose import (
     GROUPS,
     MOST_STEPS,
     Choice,
+    _candidates,
     choose_kernel,
     read_choice,
     shortened,
@@ -172,3 +173,8 @@ def test_a_thousand_epochs_are_not_trained_to_choose_a_kernel(monkeypatch: pytes
 
     assert len(choice.timings) >= 2
     assert max(taken) <= MOST_STEPS
+
+
+def test_a_model_of_millions_of_values_is_not_stacked_to_see() -> None:
+    assert [choice.name for choice in _candidates(1 << 20, 100)] == ["explicit", "stacked"]
+    assert [choice.name for choice in _candidates((1 << 20) + 1, 100)] == ["explicit"]

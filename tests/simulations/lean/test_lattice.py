@@ -101,3 +101,25 @@ def test_guard_is_held_for_each_block_while_it_changes() -> None:
 
     Adder().add(np.zeros(2 * BLOCK + 5, np.int64), rows_of(1, 2 * BLOCK + 5), [1.0], 40, guard)
     assert held == [0, 1, 2]
+
+
+@pytest.mark.parametrize("scale", [0.01, 300.0, 3e5])
+@pytest.mark.parametrize("count", [1, 2, 9])
+def test_knowing_how_large_values_are_changes_no_bit(scale: float, count: int) -> None:
+    rows, weights = rows_of(count, BLOCK + 77, scale), [1.0 + n for n in range(count)]
+    exponent = exponent_for(weights)
+    known, looked = np.zeros(BLOCK + 77, np.int64), np.zeros(BLOCK + 77, np.int64)
+    bounds = [float(np.abs(row).max()) for row in rows]
+    for _ in range(2):
+        Adder().add(known, rows, weights, exponent, bounds=bounds)
+        Adder().add(looked, rows, weights, exponent)
+    exact = [
+        2
+        * sum(
+            round(Fraction(w) * Fraction(float(v)) * 2**exponent)
+            for w, v in zip(weights, column, strict=True)
+        )
+        for column in rows[:, :50].T
+    ]
+    np.testing.assert_array_equal(known, looked)
+    assert known[:50].tolist() == exact

@@ -66,16 +66,14 @@ class Piece(NamedTuple):
 
 
 class Layout:
-    """Moves vectors between the module's order and the kernels'. ``pieces`` follow each other from 0 on."""
+    """Moves vectors between the module's order and the kernels'. ``pieces`` follow each other from 0 on; ``plain`` tells that both
+    orders are the same.
+    """
 
     def __init__(self, pieces: Sequence[Piece]) -> None:
         self.pieces = _joined(pieces)
         self.size = sum(piece.size for piece in pieces)
-
-    @property
-    def plain(self) -> bool:
-        """Whether both orders are the same."""
-        return all(piece.plain for piece in self.pieces)
+        self.plain = all(piece.plain for piece in pieces)
 
     def order(self) -> Ints:
         """Return the places in the module's vector at which the kernels' is taken, int64 ``(n,)``."""
@@ -106,7 +104,11 @@ class Layout:
 
     def outward_rows(self, vectors: torch.Tensor, out: npt.NDArray[np.float32], rows: list[int]) -> None:
         """Write ``vectors`` ``(k, n)`` to the ``rows`` of ``out``, in the module's order."""
-        for row, vector in zip(rows, vectors.cpu(), strict=True):
+        found = vectors.cpu()
+        if self.plain:
+            out[rows] = found.numpy()
+            return
+        for row, vector in zip(rows, found, strict=True):
             self.outward(vector, out[row])
 
 

@@ -59,34 +59,46 @@ class Adder:
         self._wide = np.empty(BLOCK, np.float64)
 
     def add(
-        self, total: Ints, rows: Floats, weights: Sequence[float], exponent: int, guard: Guard = unguarded
+        self,
+        total: Ints,
+        rows: Floats,
+        weights: Sequence[float],
+        exponent: int,
+        guard: Guard = unguarded,
+        bounds: Sequence[float] | None = None,
     ) -> None:
         """Add ``weights[i] · rows[i]``, float32 ``(k, n)``, to ``total``, int64 ``(n,)``.
 
         Values must be finite and within ``MAX_VALUE``, ``weights`` those that ``exponent`` was made for. ``guard`` is held,
-        with the number of the ``BLOCK`` values, while those of ``total`` change.
+        with the number of the ``BLOCK`` values, while those of ``total`` change. ``bounds[i]``, if known, is what no value of a row
+        exceeds: it saves looking for the largest, and changes no result.
         """
         factors = np.array([math.ldexp(weight, exponent) for weight in weights], np.float64)
+        near = bounds is not None and bool((factors * np.array(bounds) < _FAST).all())
         width = max(_LEAST_WIDTH, BLOCK >> max(0, len(rows) - 1).bit_length())
         for at in range(0, total.size, width):
-            part = self._integers(rows[:, at : at + width], factors)
-            summed = part[0] if len(part) == 1 else part.sum(axis=0)
+            summed = self._summed(rows[:, at : at + width], factors, near)
             with guard(at // BLOCK):
                 total[at : at + width] += summed
 
-    def _integers(self, rows: Floats, factors: Doubles) -> Ints:
-        """Return the rows on the lattice, rounded to nearest, ties to even; valid until the next call."""
+    def _summed(self, rows: Floats, factors: Doubles, near: bool) -> Ints:
+        """Return the sum of the rows on the lattice, each rounded to nearest, ties to even; valid until the next call.
+
+        ``near`` tells that all are known to be below ``_FAST``.
+        """
         if rows.size > self._wide.size:
             self._wide = np.empty(rows.size, np.float64)
         wide = self._wide[: rows.size].reshape(rows.shape)
         np.multiply(rows, factors[:, None], out=wide)
-        if max(abs(float(wide.max(initial=0.0))), abs(float(wide.min(initial=0.0)))) >= _FAST:
-            return np.rint(wide).astype(np.int64)
-        # Below 2⁵¹, adding 1.5 · 2⁵² rounds to an integer and leaves it in the low bits: no slow conversion.
+        if not near and max(abs(float(wide.max(initial=0.0))), abs(float(wide.min(initial=0.0)))) >= _FAST:
+            return np.asarray(np.rint(wide).astype(np.int64).sum(axis=0), np.int64)
+        # Below 2⁵¹, adding 1.5 · 2⁵² rounds to an integer and leaves it in the low bits: no slow conversion. What was added
+        # comes out of the sum at once, which may have run over in between.
         wide += _MAGIC
         whole = wide.view(np.int64)
-        whole -= _MAGIC_BITS
-        return whole
+        summed = whole[0] if len(whole) == 1 else whole.sum(axis=0)
+        summed -= np.array(len(whole) * _MAGIC_BITS % 2**64, np.uint64).view(np.int64)
+        return np.asarray(summed, np.int64)
 
 
 def as_doubles(total: Ints, exponent: int) -> Doubles:

@@ -61,14 +61,16 @@ class Training:
         results = self._kernel.train([row.job for row in rows], self._updates[: len(rows)])
         spent = time.thread_time() - began
         costs = [cost_of(row.task, len(row.job.x), self._world.training.local_epochs) for row in rows]
-        counts = []
+        counts, bounds = [], []
         for row, result, cost in zip(rows, results, costs, strict=True):
             sent = self._judge(row, result, control)
             outcomes[row.at] = self._outcome(row, result, sent, spent * cost / sum(costs))
             counts.append(sent.values is not None)
+            # Twice: a norm is rounded, and so is what was packed.
+            bounds.append(2 * sent.norm_l2 if sent.values is not None else 0.0)
             if order.each and sent.values is not None:
                 self._shared.updates.array(order.batch, self._world.n)[unit.places[row.at]] = row.update
-        self._add(rows, counts, order)
+        self._add(rows, counts, bounds, order)
         return outcomes
 
     def _rows(self, unit: Unit, order: TrainOrder, control: Vector | None) -> list[_Row]:
@@ -131,13 +133,15 @@ class Training:
             rejected=sent.rejected,
         )
 
-    def _add(self, rows: Sequence[_Row], counts: Sequence[bool], order: TrainOrder) -> None:
+    def _add(
+        self, rows: Sequence[_Row], counts: Sequence[bool], bounds: Sequence[float], order: TrainOrder
+    ) -> None:
         stripes, n = self._shared.stripes, self._world.n
         weights = [row.task.weight if counted else 0.0 for row, counted in zip(rows, counts, strict=True)]
         guard: Guard = unguarded if stripes is None else stripes.held
         total = self._shared.sums.array(n)[: self._world.n_shared]
         updates = self._updates[: len(rows), : self._world.n_shared]
-        self._adder.add(total, updates, weights, order.exponent, guard)
+        self._adder.add(total, updates, weights, order.exponent, guard, bounds)
         if order.control:
             if stripes is not None:
                 guard = stripes.above(_CONTROL_LOCKS)
