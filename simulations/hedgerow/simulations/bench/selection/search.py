@@ -130,11 +130,11 @@ class Search:
         return found
 
     def step_three(self, base: Options) -> list[Candidate]:
-        """Return the candidates over model input, windows, memories, dispersion, following (or none) and factors."""
+        """Return the candidates over model input, memories, dispersion, following (or none) and factors."""
         found: list[Candidate] = []
         follow_rows = dict.fromkeys((base.follow_rows, None))
-        for scaling, centring, rows in itertools.product(SCALINGS, CENTRINGS, ROWS):
-            network = msgspec.structs.replace(base, scaling=scaling, centring=centring, rows=rows)
+        for scaling, centring in itertools.product(SCALINGS, CENTRINGS):
+            network = msgspec.structs.replace(base, scaling=scaling, centring=centring)
             per_family = self.network(network, MEMORIES)
             for memory, dispersion in itertools.product(MEMORIES, (False, True)):
                 chart = msgspec.structs.replace(network, memory_rows=memory, dispersion=dispersion)
