@@ -94,10 +94,7 @@ def image_task(
     """Return synthetic 28 by 28 images over ``devices``, for ``image-cnn``; ``even`` gives each as many."""
     made = make_images(ImageKind(), images, SEED)
     if even:
-        rows, offsets = (
-            np.arange(images),
-            _offsets(np.diff(np.linspace(0, images, devices + 1).astype(np.int64))),
-        )
+        rows, offsets = np.arange(images), np.linspace(0, images, devices + 1).astype(np.int64)
     else:
         rows, offsets = dirichlet_order(made.labels, devices, ALPHA, SEED)
     x = made.pixels[rows].astype(np.float32) / np.float32(WHITE)
