@@ -12,6 +12,7 @@ import msgspec
 
 from hedgerow.shared.errors import StorageError
 from hedgerow.shared.files import write_atomically
+from hedgerow.shared.unreadable import UNREADABLE
 
 TOLERANCE_US: Final = 5 * 60 * 1_000_000
 _WRITE_EVERY_US: Final = 10 * 60 * 1_000_000
@@ -64,6 +65,6 @@ def read_last_known_us(path: Path) -> int:
     """Return the time kept at ``path``; 0 where there is none or it cannot be read."""
     try:
         kept = msgspec.json.decode(path.read_bytes(), type=_Kept)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *UNREADABLE):
         return 0
     return kept.last_known_us if 0 <= kept.last_known_us < _LATEST_BELIEVED_US else 0

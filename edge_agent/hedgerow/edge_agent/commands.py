@@ -19,6 +19,7 @@ from hedgerow.edge_agent.config import MqttConfig, read_config
 from hedgerow.edge_agent.home import AgentHome
 from hedgerow.shared.errors import ConfigError, TransportError
 from hedgerow.shared.profile import DeviceProfile, read_profile
+from hedgerow.shared.unreadable import UNREADABLE
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -117,7 +118,7 @@ def predict(
         data = msgspec.json.decode(text)
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise ConfigError(f"{file or 'standard input'}: not JSON: {error}") from error
     _print(_ask(home or default_home(), "POST", "/v1/predict", {"spec": spec, "data": data}).json())
     return 0

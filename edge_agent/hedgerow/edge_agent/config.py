@@ -55,7 +55,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An agent's configuration. ``profile`` is relative to the home; ``api_port`` 0 means any free port."""
 
     server_url: Annotated[str, Meta(pattern=r"^https://", max_length=256)]
-    device: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+    device: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}\Z")]
     profile: Annotated[str, Meta(max_length=1024)] = "profile.toml"
     api_port: Annotated[int, Meta(ge=0, le=65535)] = 8765
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from hedgerow.shared.messages import RecipeReport
+from hedgerow.shared.unreadable import UNREADABLE
 
 log = logging.getLogger(__name__)
 DEADLINE_S: Final = 120.0
@@ -67,7 +68,7 @@ class InstalledRecipes:
                 DEADLINE_S,
             )
             return
-        except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
+        except (OSError, *UNREADABLE) as error:
             log.warning("the installed recipes are not known (%s): this device does inference only", error)
             return
         if not self._found:

@@ -14,6 +14,7 @@ from msgspec import Meta
 from hedgerow.shared import limits
 from hedgerow.shared.errors import ContentError, IntegrityError
 from hedgerow.shared.specs import TensorSpec
+from hedgerow.shared.unreadable import UNREADABLE
 
 Runtime = Literal["onnxruntime", "litert"]
 Precision = Literal["float32", "int8"]
@@ -136,7 +137,7 @@ def decode_manifest(data: bytes) -> Manifest:
         raise ContentError(f"manifest of {len(data)} bytes; at most {limits.MAX_MANIFEST_BYTES}")
     try:
         return _MANIFESTS.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise ContentError(f"not a bundle manifest: {error}") from error
 
 

@@ -14,6 +14,7 @@ from cryptography.exceptions import InternalError, InvalidSignature, Unsupported
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from hedgerow.edge_agent.doctor.finding import Finding
+from hedgerow.shared.unreadable import UNREADABLE
 
 ROLES: Final = ("root", "targets", "snapshot", "timestamp")
 _MAX_METADATA_BYTES: Final = 16 * 1024 * 1024
@@ -88,7 +89,7 @@ def _check_role(folder: Path, role: str, now: datetime) -> Finding:
     try:
         with path.open("rb") as file:
             signed = msgspec.json.decode(file.read(_MAX_METADATA_BYTES), type=_Metadata).signed
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, *UNREADABLE) as error:
         return Finding(name, "wrong", f"{path}: cannot be read: {error}", "restore tuf/ from a backup")
     until = f"version {signed.version} until {signed.expires:%Y-%m-%d %H:%M} UTC"
     if signed.expires <= now:

@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from hedgerow.shared import limits
+from hedgerow.shared.unreadable import UNREADABLE
 
 log = logging.getLogger(__name__)
 T = TypeVar("T", bound=msgspec.Struct)
@@ -40,7 +41,7 @@ class FittedFile(Generic[T]):
             return self._decoder.decode(held["fitted"])
         except FileNotFoundError:
             return None
-        except (OSError, KeyError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except (OSError, KeyError, *UNREADABLE) as error:
             log.warning("%s cannot be used, fitting anew: %s", self._path, error)
             return None
 

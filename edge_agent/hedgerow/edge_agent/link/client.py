@@ -22,6 +22,7 @@ from hedgerow.shared import limits
 from hedgerow.shared.errors import AuthError, ConfigError, ContentError, HedgerowError, TransportError
 from hedgerow.shared.identity import SERVER_NAME
 from hedgerow.shared.messages import decode
+from hedgerow.shared.unreadable import UNREADABLE
 
 T = TypeVar("T", bound=msgspec.Struct)
 CONNECT_TIMEOUT_S: Final = 10.0
@@ -39,7 +40,7 @@ class Answer(msgspec.Struct, frozen=True):
         """Return the body as a ``kind`` of message. Raises ContentError."""
         try:
             return decode(self.body, kind)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise ContentError(f"the server's answer is not a {kind.__name__}: {error}") from error
 
 
@@ -225,7 +226,7 @@ def split_url(url: str) -> tuple[str, int]:
 def _refusal(answer: Answer, address: str) -> HedgerowError:
     try:
         said = msgspec.json.decode(answer.body, type=dict[str, str])
-    except msgspec.DecodeError:
+    except UNREADABLE:
         said = {}
     reason = said.get("detail") or said.get("error") or f"HTTP status {answer.status}"
     text = f"{address}: {reason[:500]}"

@@ -16,6 +16,7 @@ import msgspec
 from hedgerow.edge_agent.home import AgentHome
 from hedgerow.edge_agent.link.reconnect import Reconnect
 from hedgerow.shared.errors import HedgerowError, StorageError, TransportError
+from hedgerow.shared.unreadable import UNREADABLE
 
 _log = logging.getLogger(__name__)
 RENEW_AT: Final = 2 / 3
@@ -41,7 +42,7 @@ def read_facts(path: Path) -> IdentityFacts:
     """Return the facts of an identity. Raises StorageError."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=IdentityFacts)
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, *UNREADABLE) as error:
         raise StorageError(f"{path}: cannot be read: {error}") from error
 
 

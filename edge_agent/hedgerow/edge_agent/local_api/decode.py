@@ -12,6 +12,7 @@ import numpy.typing as npt
 from hedgerow.shared import limits
 from hedgerow.shared.errors import ContentError
 from hedgerow.shared.specs import TensorSpec
+from hedgerow.shared.unreadable import UNREADABLE
 
 MAX_JSON_BYTES: Final = limits.MIB
 """JSON costs many times its size in memory while it is decoded; larger samples come as raw bytes."""
@@ -36,7 +37,7 @@ def decode_json(body: bytes, specs: Mapping[str, TensorSpec]) -> tuple[TensorSpe
         given = _BODIES.decode(body)
     except RecursionError as error:
         raise ContentError("nested too deeply") from error
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise ContentError(f"not a predict request: {error}") from error
     spec = specs[given.spec]
     return spec, _checked(_array(given.data, spec), spec)

@@ -26,6 +26,7 @@ from hedgerow.shared.messages import (
     Severity,
     decode,
 )
+from hedgerow.shared.unreadable import UNREADABLE
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -221,5 +222,5 @@ def _insert_gap(database: sqlite3.Connection, at_us: int, first: int, last: int,
 def _event(sequence: int, first: int, body: bytes) -> Event:
     try:
         return msgspec.structs.replace(decode(body, Event), sequence=sequence)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return Event(sequence, 0, "warning", GapRecord(first, sequence, "damaged"))

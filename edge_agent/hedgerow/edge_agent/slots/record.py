@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from hedgerow.shared.bundle import Sha256
 from hedgerow.shared.errors import ContentError
+from hedgerow.shared.unreadable import UNREADABLE
 
 MAX_RECORD_BYTES = 64 * 1024
 T = TypeVar("T", bound=msgspec.Struct)
@@ -52,5 +53,5 @@ def decode_record(data: bytes, kind: type[T]) -> T:
         raise ContentError(f"record of more than {MAX_RECORD_BYTES} bytes")
     try:
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+    except UNREADABLE as error:
         raise ContentError(f"not a record of {kind.__name__}: {error}") from error

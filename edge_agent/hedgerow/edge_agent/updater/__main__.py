@@ -16,6 +16,7 @@ from hedgerow.edge_agent.updater.result import Reason, UpdateResult, encode_resu
 from hedgerow.edge_agent.updater.stage import stage
 from hedgerow.shared.errors import ContentError, HedgerowError, StorageError, TransportError
 from hedgerow.shared.messages import BundleTarget, decode
+from hedgerow.shared.unreadable import UNREADABLE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         target = decode(given.target_json, BundleTarget)
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+    except UNREADABLE as error:
         parser.error(f"--target-json: {error}")
     if not given.url.startswith("https://"):
         parser.error("--url must start with https://")

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from hedgerow.shared.errors import ContentError
+from hedgerow.shared.unreadable import UNREADABLE
 
 MAX_RESULT_BYTES = 16 * 1024
 
@@ -118,5 +119,5 @@ def decode_result(output: bytes) -> UpdateResult:
         raise ContentError("the updater printed no result")
     try:
         return _RESULTS.decode(lines[-1])
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+    except UNREADABLE as error:
         raise ContentError(f"the updater printed no result: {error}") from error

@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from hedgerow.shared.errors import ConfigError
 from hedgerow.shared.tomlfile import read_toml
+from hedgerow.shared.unreadable import UNREADABLE
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Host = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:-]{1,253}\Z")]
@@ -85,7 +86,7 @@ class ServerHome:
         """Return where the server listens, None if it does not run."""
         try:
             return msgspec.json.decode(self.running.read_bytes(), type=Running)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, *UNREADABLE):
             return None
 
     def clear_running(self) -> None:

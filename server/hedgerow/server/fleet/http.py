@@ -16,6 +16,7 @@ from hedgerow.server.pki.trust import NameTakenError
 from hedgerow.shared import limits
 from hedgerow.shared.errors import AuthError, ContentError, HedgerowError, StorageError
 from hedgerow.shared.messages import decode
+from hedgerow.shared.unreadable import UNREADABLE
 
 T = TypeVar("T", bound=msgspec.Struct)
 Handler = Callable[[Request], Awaitable[Response]]
@@ -74,7 +75,7 @@ async def read(request: Request, kind: type[T], limit: int = limits.MAX_CONTROL_
         raise ContentError(f"the body did not arrive within {BODY_TIMEOUT_S:.0f} s") from error
     try:
         return decode(data, kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise ContentError(f"the body is not what is expected here: {error}") from error
 
 

@@ -26,6 +26,7 @@ from hedgerow.shared.job import CENTRAL_MODES, Job
 from hedgerow.shared.privacy.central import CentralPlan
 from hedgerow.shared.privacy.central_report import CentralRecord
 from hedgerow.shared.privacy.events import PrivacyEvent
+from hedgerow.shared.unreadable import UNREADABLE
 
 DEFAULT_DEVICE_BUDGET: Final = 10.0
 _ACCOUNTS = cast("Table", PrivacyAccountRow.__table__)
@@ -208,7 +209,7 @@ def _account(row: PrivacyAccountRow, begun: int, closed: bool) -> Account:
             begun=begun,
             closed=closed,
         )
-    except (msgspec.ValidationError, msgspec.DecodeError, ValueError) as error:
+    except (ValueError, *UNREADABLE) as error:
         raise IntegrityError(f"the privacy account of job {row.job_id} is damaged: {error}") from error
 
 

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from hedgerow.shared.errors import IntegrityError
+from hedgerow.shared.unreadable import UNREADABLE
 
 SALT_BYTES = 32
 GENESIS = bytes(32)
@@ -124,7 +125,7 @@ class Entry(msgspec.Struct, frozen=True):
         """Return what the entry says. Raises IntegrityError if it says nothing that is known."""
         try:
             return _BODIES.decode(self.raw)
-        except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        except UNREADABLE as error:
             raise IntegrityError(f"ledger entry {self.sequence} cannot be read: {error}") from error
 
 

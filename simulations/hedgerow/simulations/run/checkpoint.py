@@ -11,6 +11,7 @@ import numpy as np
 from hedgerow.shared.errors import ConfigError, IntegrityError, StorageError
 from hedgerow.shared.files import write_atomically
 from hedgerow.shared.packing import Vector
+from hedgerow.shared.unreadable import UNREADABLE
 from hedgerow.simulations.run.flight import Flight
 from hedgerow.simulations.run.records import RoundRecord
 from hedgerow.simulations.run.state import State, Totals
@@ -85,7 +86,7 @@ def read_checkpoint(folder: Path, scenario_sha256: str, engine: str) -> Checkpoi
         raise IntegrityError(f"{path}: damaged, or of another release; start again with another --folder")
     try:
         found = msgspec.msgpack.decode(data, type=Checkpoint)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise IntegrityError(
             f"{path}: of another release: {error}; start again with another --folder"
         ) from error

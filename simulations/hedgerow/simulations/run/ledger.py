@@ -16,6 +16,7 @@ import msgspec
 
 from hedgerow.shared.errors import IntegrityError, StorageError
 from hedgerow.shared.privacy.events import PrivacyEvent
+from hedgerow.shared.unreadable import UNREADABLE
 
 
 class Charge(msgspec.Struct, frozen=True):
@@ -97,7 +98,7 @@ class Ledger:
         for number, line in enumerate(lines, start=1):
             try:
                 entry = msgspec.json.decode(line, type=Entry)
-            except (msgspec.DecodeError, ValueError) as error:
+            except (ValueError, *UNREADABLE) as error:
                 raise IntegrityError(f"{self._path}: line {number} is damaged: {error}") from error
             self._entries.setdefault((entry.trial, entry.round), entry)
 

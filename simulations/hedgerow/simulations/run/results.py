@@ -14,6 +14,7 @@ import numpy as np
 from hedgerow.models.recipe import recipe_hash
 from hedgerow.shared.errors import ConfigError, StorageError
 from hedgerow.shared.files import write_atomically
+from hedgerow.shared.unreadable import UNREADABLE
 from hedgerow.simulations.run.checkpoint import model_bytes
 from hedgerow.simulations.run.judge import score_devices
 from hedgerow.simulations.run.records import DeviceRecord, Result
@@ -117,7 +118,7 @@ def read_result(path: Path) -> Result:
         return msgspec.json.decode(file.read_bytes(), type=Result)
     except OSError as error:
         raise ConfigError(f"{file}: no result there: {error.strerror}") from error
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise ConfigError(f"{file}: not the result of a simulation: {error}") from error
 
 
