@@ -84,3 +84,10 @@ def test_counts_out_of_bounds_are_refused(server: Any, wrong: dict[str, Any]) ->
         server.fleet.heartbeats.record("a", heartbeat_of("a", **wrong))
 
     assert server.fleet.heartbeats.get("a") is None
+
+
+def test_a_device_that_has_fetched_no_desired_state_yet_says_so(server: Any) -> None:
+    server.fleet.heartbeats.record("a", heartbeat_of("a", state=ReportedState(-1)))
+    assert server.fleet.heartbeats.get("a").heartbeat.state.revision == -1
+    with pytest.raises(ContentError, match=r"heartbeat\.state\.revision: must lie between -1"):
+        server.fleet.heartbeats.record("a", heartbeat_of("a", state=ReportedState(-2)))

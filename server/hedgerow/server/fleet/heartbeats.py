@@ -144,5 +144,6 @@ def check_heartbeat(heartbeat: Heartbeat) -> None:
 def _check_counts(part: msgspec.Struct, where: str) -> None:
     for name in part.__struct_fields__:
         value = getattr(part, name)
-        if isinstance(value, int) and not 0 <= value <= _BIGGEST:
-            raise ContentError(f"{where}.{name}: must lie between 0 and {_BIGGEST}")
+        low = -1 if name == "revision" else 0  # -1: no desired state was fetched yet
+        if isinstance(value, int) and not low <= value <= _BIGGEST:
+            raise ContentError(f"{where}.{name}: must lie between {low} and {_BIGGEST}")

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, tzinfo
+from email.utils import format_datetime
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -15,7 +17,7 @@ from tests.support.round_parts import JOB, in_thread, node
 
 from hedgerow.edge_agent.home import IdentityFiles
 from hedgerow.edge_agent.link.tls import device_context
-from hedgerow.edge_agent.trainer.fleet import FleetNode
+from hedgerow.edge_agent.trainer.fleet import FleetNode, signing
 from hedgerow.edge_agent.trainer.fleet.connection import Connection, Endpoint
 from hedgerow.edge_agent.trainer.fleet.errors import JobClosedError
 from hedgerow.edge_agent.trainer.fleet.signing import NodeSigner
@@ -79,6 +81,45 @@ def test_a_job_that_is_not_open_is_said_after_the_timeout(tmp_path: Path) -> Non
                 await in_thread(node(url, bed.identity("a")).activate, 0.2)
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("seconds", [-3600, -310, 8, 60, 7200])
+def test_a_device_whose_clock_is_wrong_signs_by_the_servers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: int
+) -> None:
+    class Wrong(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) + timedelta(seconds=seconds)
+
+    async def scenario() -> None:
+        bed = Bed(tmp_path)
+        async with bed.serve() as (link, url):
+            await link.open_job(JOB)
+            member = node(url, bed.identity("a"))
+            await in_thread(member.activate, 30.0)
+            assert link.online(JOB) == {"a"}
+            await in_thread(member.close)
+
+    monkeypatch.setattr(signing, "datetime", Wrong)
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "date", ["", "yesterday", "Thu, 32 Nov 2026 99:00:00 GMT", "Thu, 01 Jan 1970 00:00:00"]
+)
+def test_a_date_that_is_none_corrects_nothing(tmp_path: Path, date: str) -> None:
+    assert not NodeSigner(Bed(tmp_path).identity("a").key).correct(date)
+
+
+def test_a_clock_that_agrees_is_not_corrected_and_one_correction_is_enough(tmp_path: Path) -> None:
+    signer = NodeSigner(Bed(tmp_path).identity("a").key)
+    assert not signer.correct(format_datetime(datetime.now(UTC), usegmt=True))
+    ahead = format_datetime(datetime.now(UTC) + timedelta(minutes=5), usegmt=True)
+    assert signer.correct(ahead)
+    assert not signer.correct(ahead)
+    signed = datetime.fromisoformat(signer.headers()["flwr-timestamp"])
+    assert abs(signed - datetime.now(UTC) - timedelta(minutes=5)) < timedelta(seconds=30)
 
 
 def test_a_clock_far_off_is_named_as_a_possible_cause(

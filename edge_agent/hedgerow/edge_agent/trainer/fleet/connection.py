@@ -27,10 +27,11 @@ Bytes = bytes | bytearray | memoryview
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """A complete response."""
+    """A complete response; ``date`` is the server's clock as it sent it, empty if it sent none."""
 
     status: int
     body: bytearray
+    date: str = ""
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -176,7 +177,7 @@ class Connection:
             self._session = connected.session
         if fields.get(b"connection", b"").lower() == b"close":
             self.close()
-        return Answer(response.status_code, body)
+        return Answer(response.status_code, body, fields.get(b"date", b"").decode("ascii", "replace"))
 
     def _connected(self) -> ssl.SSLSocket:
         if self._socket is None:
