@@ -109,7 +109,7 @@ def test_the_digits_are_scikit_learns_own_without_importing_it() -> None:
     held = np.concatenate([whole[0].images.reshape(-1, 64), (public.x * 16).astype(np.uint8).reshape(-1, 64)])
     order, other = np.lexsort(held.T), np.lexsort(found.data.T)
     assert np.array_equal(held[order], found.data[other])
-    labels = np.concatenate([whole[0].labels, public.y])  # type: ignore[arg-type]
+    labels = np.concatenate([whole[0].labels, public.y])
     assert np.array_equal(np.sort(labels), np.sort(found.target))
     code = "import sys; from hedgerow.models.recipes.digits import RECIPE; RECIPE.public_set({}); print('sklearn' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
