@@ -20,7 +20,7 @@ from hedgerow.shared.job import Job
 from hedgerow.shared.profile import read_profile
 from hedgerow.shared.tomlfile import read_toml
 from hedgerow.simulations.bench.selection.replays import LONG, long_family, short_family
-from hedgerow.simulations.bench.selection.search import Candidate, Options, Search, choose
+from hedgerow.simulations.bench.selection.search import SECOND, Candidate, Options, Search, choose
 from hedgerow.simulations.bench.selection.statistics import FAULTS, planted
 from hedgerow.simulations.bench.skab import CONFIGS
 from hedgerow.simulations.bench.skab_files import find_files
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     search = Search(recipe, job, profile, [planted(family, among, args.faults) for family in families])
     checked = recipe.check(job.parameters)
     present = msgspec.convert({name: checked[name] for name in Options.__struct_fields__}, Options)
-    earlier, base = ([], present) if args.last_step else _first_steps(search)
+    earlier, base = ([], SECOND) if args.last_step else _first_steps(search)
     threes = search.step_three(base)
     chosen, limit = choose(threes, LONG)
     stats = [per[present.memory_rows] for per in search.network(present, (present.memory_rows,))]
@@ -115,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--faults", type=int, default=FAULTS, help="planted faults a replay")
     parser.add_argument(
-        "--last-step", action="store_true", help="take the job's options for what the first two steps choose"
+        "--last-step", action="store_true", help="begin with what the first two steps chose on SKAB"
     )
     parser.add_argument("--job", type=Path, default=CONFIGS / "jobs" / "skab-anomaly.toml", help="job file")
     parser.add_argument("--profile", type=Path, default=CONFIGS / "profiles" / "skab.toml", help="profile")

@@ -47,7 +47,9 @@ def family(replays: int = 2) -> Family:
         {"follow_rows": None, "dispersion": False, "memory_rows": 10.0},
         {"follow_rows": None, "spread": "held-out", "dispersion": True},
         {"follow_rows": 30.0, "follow_below": 0.75, "leash": 2.0, "factor": 0.8, "release": 0.5},
-        {"follow_rows": 60.0, "dispersion": True, "drift_ratio": 0.05, "release": 0.75},
+        {"follow_rows": 60.0, "dispersion": True, "drift_ratio": 0.05, "release": 0.75, "scaling": "device"},
+        {"follow_rows": 60.0, "dispersion": False, "scaling": "device", "centring": "window"},
+        {"scaling": "public", "centring": "window", "dispersion": True},
         {
             "follow_rows": 50.0,
             "follow_gate": "each",

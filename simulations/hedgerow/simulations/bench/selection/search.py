@@ -74,6 +74,17 @@ class Options(msgspec.Struct, frozen=True):
 
 START: Final = Options(rows=32, hidden=32, code=8, clip=4.0)
 """The network on which charts are compared."""
+SECOND: Final = Options(
+    rows=16,
+    hidden=32,
+    code=8,
+    clip=4.0,
+    dispersion=True,
+    follow_rows=400.0,
+    follow_below=1.0,
+    follow_gate="each",
+)
+"""What the first two steps chose on SKAB: the third can begin there without half an hour of search."""
 
 
 class Candidate(msgspec.Struct, frozen=True):
