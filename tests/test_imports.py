@@ -16,7 +16,14 @@ MAY = {
     "server": {"shared", "models", "server"},
     "simulations": {"shared", "models", "edge_agent", "server", "simulations"},
 }
-FLOWER = ("server/flower", "server/strategies", "trainer/fleet", "flower_proxy", "simulations/bench", "simulations/flower")
+FLOWER = (
+    "server/flower",
+    "server/strategies",
+    "trainer/fleet",
+    "flower_proxy",
+    "simulations/bench",
+    "simulations/flower",
+)
 
 
 def files(root: str) -> Iterator[Path]:
