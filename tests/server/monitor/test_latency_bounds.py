@@ -78,7 +78,7 @@ LIES = [
     ({"readings_total": 2**63}, "heartbeat.readings_total"),
     ({"bytes_up": 10**400}, "heartbeat.bytes_up"),
     ({"sent_us": -1}, "heartbeat.sent_us"),
-    ({"state": ReportedState(-1)}, "heartbeat.state.revision"),
+    ({"state": ReportedState(-2)}, "heartbeat.state.revision"),
     ({"state": ReportedState(2**63)}, "heartbeat.state.revision"),
     ({"state": ReportedState(1, profile_version=10**30)}, "heartbeat.state.profile_version"),
     (
