@@ -157,7 +157,8 @@ def main(arguments: list[str]) -> None:
     runner = PflRounds(read_task(folder))
     if os.environ.get(RANK, "0") != "0":
         while (asked := _shared(None)) is not None:
-            carry_out(runner, asked)
+            if asked["do"] != "model":  # every process has it; rank 0 alone writes it down
+                carry_out(runner, asked)
         return
     for command in commands():
         if processes > 1:

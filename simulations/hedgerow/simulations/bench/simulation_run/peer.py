@@ -70,7 +70,10 @@ class Peer:
     def model(self, path: Path, timeout_s: float) -> npt.NDArray[np.float32]:
         """Return its model, handed over by way of ``path``. Raises PeerError."""
         self._ask({"do": "model", "path": str(path)}, timeout_s)
-        return np.asarray(np.load(path), np.float32)
+        try:
+            return np.asarray(np.load(path), np.float32)
+        except (OSError, ValueError, EOFError) as error:
+            raise PeerError(f"its model cannot be read: {error}") from error
 
     def end(self) -> None:
         """End the engine and every process that it started. Idempotent."""
