@@ -104,7 +104,7 @@ def test_a_clock_behind_the_last_known_time_installs_nothing_until_it_is_right(
     assert refused["state"] == "downloading", "it is tried again"
     assert refused["reason"].startswith("clock-behind: the clock stands before the last known time")
     assert bed.status()["server"]["connected"]
-    assert (bed.bundle, "serving") in served(bed)
+    until(lambda: (bed.bundle, "serving") in served(bed))
     assert trusted(bed) == before, "nothing was refreshed"
     assert bed.answer()["source"]["bundle"] == bed.bundle
     stored = windows(bed)
