@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 
 import psutil
 import pytest
@@ -20,22 +19,6 @@ NEVER_LOADED = {
     "alembic", "dp_accounting", "fastapi", "flwr", "hedgerow.models", "hedgerow.server", "httpx", "onnx", "opacus",
     "rich", "sqlalchemy", "torch", "tuf", "typer", "zeroconf", "cryptography",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentBed]:
-    bed = AgentBed(tmp_path_factory.mktemp("agent"))
-    try:
-        yield bed
-    finally:
-        bed.close()
-
-
-@pytest.fixture
-def bed(made: AgentBed) -> Iterator[AgentBed]:
-    yield made
-    if made.agent is not None:
-        made.stop(signal.SIGKILL)
 
 
 def serving(bed: AgentBed) -> bool:

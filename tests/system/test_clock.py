@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +13,6 @@ from tests.support.tools import need_program
 from hedgerow.simulations.fleet.clock import skewed_environment
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.xdist_group("agent-clock")]
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentBed]:
-    bed = AgentBed(tmp_path_factory.mktemp("agent"))
-    try:
-        yield bed
-    finally:
-        bed.close()
-
-
-@pytest.fixture
-def bed(made: AgentBed) -> Iterator[AgentBed]:
-    yield made
-    if made.agent is not None:
-        made.stop(signal.SIGKILL)
 
 
 def in_1970(folder: Path) -> dict[str, str]:
