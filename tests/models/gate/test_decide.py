@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from hedgerow.models.gate.decide import (
     INT8_MARGIN,
+    INT8_SHARE,
     Limits,
     decide,
     golden_tolerance,
@@ -70,7 +71,7 @@ def test_a_good_candidate_passes_every_check() -> None:
         ({"scores": {"accuracy": 0.87}}, "metric-drop"),
         ({"scores": {"accuracy": math.nan}}, "metric-drop"),
         ({"scores": {}}, "metric-drop"),
-        ({"golden_error": 0.31}, "golden"),
+        ({"golden_error": 1.01}, "golden"),
         ({"golden_error": math.nan}, "golden"),
         ({"size_bytes": 10_001}, "size"),
         ({"latency_p50_us": 1001.0}, "latency"),
@@ -130,7 +131,7 @@ def test_a_jobs_limits_go_before_the_recipes() -> None:
     assert limits_of(asked, defaults) == Limits(0.0, 0.0, 5.0, 1)
 
 
-def test_golden_tolerance_follows_the_worst_int8_artefact_seen_elsewhere() -> None:
+def test_golden_tolerance_follows_the_worst_int8_artefact() -> None:
     found = candidate(
         artefact(error=0.2), artefact(runtime="litert", error=0.4), artefact(precision="float32", error=9)
     )
@@ -139,6 +140,20 @@ def test_golden_tolerance_follows_the_worst_int8_artefact_seen_elsewhere() -> No
 
     assert tolerance["float32"] == pytest.approx(1e-4 + 4e-3)
     assert tolerance["int8"] == pytest.approx(tolerance["float32"] + INT8_MARGIN * 0.4)
+
+
+def test_the_one_sample_beyond_the_calibrated_range_may_be_a_golden_one() -> None:
+    found = candidate(artefact(error=0.4, golden_error=0.99), magnitude=20.0)
+
+    assert failed(found) == []
+    assert golden_tolerance(found)["int8"] > 0.99, "devices see the difference that the server saw"
+
+
+def test_int8_answers_that_tell_nothing_fail_however_alike_they_are_elsewhere() -> None:
+    found = candidate(artefact(error=5.0, golden_error=5.0), magnitude=19.0)
+
+    assert failed(found) == ["onnxruntime.int8.golden"]
+    assert golden_tolerance(found)["int8"] == pytest.approx(INT8_SHARE * 19.0, abs=1e-3)
 
 
 numbers = st.one_of(st.floats(), st.sampled_from([0.0, 0.95, 0.02]))
