@@ -50,7 +50,7 @@ class RunningFleet:
     """One server and ``len(data)`` agents as processes in ``folder``; devices are numbered from 0.
 
     ``data`` is what each device stores, of ``spec``. Used as a context manager; ``close`` ends every process, also after an
-    exception, and leaves the folder. Raises TransportError where something does not start.
+    exception, and leaves the folder; so does this process's end by SIGKILL. Raises TransportError where something does not start.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class RunningFleet:
         self._profile.write_text(profile_text(profile, spec), encoding="utf-8")
         self._weather = weather
         self._launch = launch
-        self._broker = Broker(folder / "broker")
+        self._broker = Broker(folder / "broker", guard=self.work.guard)
         self.network: Network
         self.server: Server
         self.agents: list[Agent] = []
@@ -203,10 +203,11 @@ class RunningFleet:
 
     def close(self) -> None:
         """End every process and the network. Idempotent."""
-        self.work.close()
+        self.work.end_all()
         if hasattr(self, "network"):
             self.network.close()
         self._broker.close()
+        self.work.close()
 
     def _waited(
         self, what: str, there: Callable[[], dict[str, Any] | None], timeout_s: float

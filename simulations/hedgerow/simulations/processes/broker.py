@@ -1,4 +1,7 @@
-"""An MQTT broker of one's own for a while: mosquitto where it is installed, else the embedded one, as a child process."""
+"""An MQTT broker of one's own for a while: mosquitto where it is installed, else the embedded one, as a child process.
+
+Should this process end without stopping it, by SIGKILL say, a guard stops it (``guard``).
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from hedgerow.shared.errors import TransportError, UnsupportedError
+from hedgerow.simulations.processes.guard import Guard
 
 Kind = Literal["mosquitto", "embedded"]
 _START_S = 15.0
@@ -37,7 +41,7 @@ class Broker:
     """Listens on the loopback until stopped; keeps sessions in ``folder`` across ``stop`` and ``start`` (mosquitto only).
 
     For mosquitto ``extra`` are further lines of its configuration, ``plain`` False leaves the listener to them, and
-    ``config`` replaces it altogether; ``port`` is then what it listens on.
+    ``config`` replaces it altogether; ``port`` is then what it listens on. ``guard`` is somebody else's to use, and to close.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class Broker:
         extra: str = "",
         plain: bool = True,
         config: str | None = None,
+        guard: Guard | None = None,
     ) -> None:
         self.host = _LOOPBACK
         self.port = port or free_port()
@@ -58,6 +63,8 @@ class Broker:
         self._extra = extra
         self._plain = plain
         self._config = config
+        self._guard = guard or Guard()
+        self._own_guard = guard is None
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -77,8 +84,12 @@ class Broker:
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         command = self._mosquitto() if self.kind == "mosquitto" else self._embedded()
+        self._guard.start()
+        environment = {**os.environ, **self._guard.environment}
         with (self._folder / "broker.log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+            )
         self._wait_until_listening(self._process)
 
     def stop(self, *, kill: bool = False) -> None:
@@ -92,6 +103,8 @@ class Broker:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        if self._own_guard:
+            self._guard.close()
 
     def close(self) -> None:
         """Stop and remove the folder, if it was made here."""

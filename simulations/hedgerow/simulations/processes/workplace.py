@@ -1,4 +1,7 @@
-"""A folder and its processes: started here, logged here, ended here, the last one first."""
+"""A folder and its processes: started here, logged here, ended here, the last one first.
+
+Should this process end without ending them, by SIGKILL say, a guard ends them and what they started (``guard``).
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from hedgerow.shared.errors import TransportError
+from hedgerow.simulations.processes.guard import Guard
 
 STOP_S: Final = 20.0
 _TAIL_BYTES: Final = 2000
@@ -28,10 +32,12 @@ class Workplace:
         self.logs.mkdir(parents=True, exist_ok=True)
         self._running: list[tuple[str, subprocess.Popen[str]]] = []
         self._lock = threading.Lock()
-        self._environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        self.guard = Guard()
+        self._environment = {**os.environ, "OMP_NUM_THREADS": "1", **self.guard.environment}
 
     def run(self, *arguments: str, timeout_s: float = 120.0) -> str:
         """Run ``hedgerow ARGUMENTS`` to its end and return its output. Raises TransportError with its last words."""
+        self.guard.start()
         done = subprocess.run(
             [*HEDGEROW, *arguments],
             capture_output=True,
@@ -52,6 +58,7 @@ class Workplace:
 
         It has a session of its own: a Ctrl-C in the terminal is heard here alone, and ended in order from here.
         """
+        self.guard.start()
         with (self.logs / f"{name}.log").open("a", encoding="utf-8") as log:
             process = subprocess.Popen(
                 list(command),
@@ -86,7 +93,7 @@ class Workplace:
         data = (self.logs / f"{name}.log").read_bytes()[-_TAIL_BYTES:]
         return data.decode("utf-8", "replace").strip()
 
-    def close(self) -> None:
+    def end_all(self) -> None:
         """End every process, the last started first: asked, then forced."""
         with self._lock:
             running, self._running = self._running[::-1], []
@@ -94,6 +101,11 @@ class Workplace:
             process.terminate()
         for _, process in running:
             _gone(process)
+
+    def close(self) -> None:
+        """End every process as ``end_all``, and whatever one of them left behind. Idempotent."""
+        self.end_all()
+        self.guard.close()
 
 
 def _gone(process: subprocess.Popen[str]) -> int:
