@@ -7,6 +7,7 @@ files, which a fleet would have to know as public constants.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Final, NamedTuple
 
@@ -19,10 +20,12 @@ from hedgerow.shared.errors import ContentError
 from hedgerow.shared.profile import Channel, DeviceProfile
 from hedgerow.simulations.population.pool import Ints, Labelled, Pool, Request
 from hedgerow.simulations.population.sources.csv_table import Table, is_number, numbers, read_table, words
-from hedgerow.simulations.population.sources.held import DEFAULT_SHARE, Share, standardised
+from hedgerow.simulations.population.sources.held import DEFAULT_SHARE, Share, printable, standardised
 from hedgerow.simulations.population.sources.shapes import check_labels, fit_vectors
 
 MAX_FILES: Final = 100_000
+_WHOLE: Final = re.compile(r"[0-9]{1,18}")
+"""A class written as a number: what more digits mean, int64 cannot hold, and it is a name."""
 Doubles = npt.NDArray[np.float64]
 
 
@@ -63,7 +66,9 @@ def _files(request: Request, separator: str) -> list[tuple[Path, Table]]:
 
 def _group_names(request: Request, files: list[tuple[Path, Table]]) -> tuple[str, ...]:
     folder = request.folder
-    return tuple(str(path.relative_to(folder)) if path != folder else path.name for path, _ in files)
+    return tuple(
+        printable(str(path.relative_to(folder)) if path != folder else path.name) for path, _ in files
+    )
 
 
 def _vectors(request: Request) -> Pool:
@@ -73,7 +78,7 @@ def _vectors(request: Request) -> Pool:
     files = _files(request, options.separator)
     titles = options.columns or _numeric(files[0], options)
     read = [
-        _File(path, numbers(table, titles, path), words(table, options.label, path)) for path, table in files
+        _File(path, numbers(table, titles, path), _named(table, options.label, path)) for path, table in files
     ]
     values = np.concatenate([one.values for one in read])
     named = [label for one in read for label in one.labels or ()]
@@ -104,12 +109,22 @@ def _numeric(first: tuple[Path, Table], options: Options) -> tuple[str, ...]:
     return found
 
 
+def _named(table: Table, label: str, path: Path) -> list[str]:
+    """Return a file's classes as text. Raises ContentError with the line for a row without one."""
+    named = words(table, label, path)
+    if "" in named:
+        raise ContentError(
+            f"{path}: line {named.index('') + 2}, column {label!r}: expected a class, got nothing"
+        )
+    return named
+
+
 def _classes(named: list[str]) -> Ints:
     """Return classes by number: whole numbers as they are, names in their alphabetical order."""
-    if all(label.isdigit() for label in named):
+    if all(_WHOLE.fullmatch(label) for label in named):
         return np.array([int(label) for label in named], np.int64)
-    names = sorted(set(named))
-    return np.array([names.index(label) for label in named], np.int64)
+    numbered = {name: n for n, name in enumerate(sorted(set(named)))}
+    return np.array([numbered[label] for label in named], np.int64)
 
 
 def _windows(request: Request) -> Pool:

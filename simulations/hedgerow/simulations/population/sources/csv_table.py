@@ -14,6 +14,7 @@ from hedgerow.shared import limits
 from hedgerow.shared.errors import ContentError
 
 MAX_ROWS: Final = 20_000_000
+LARGEST: Final = float(np.finfo(np.float32).max)
 Doubles = npt.NDArray[np.float64]
 
 
@@ -30,6 +31,9 @@ class Table(NamedTuple):
 def read_table(path: Path, separator: str) -> Table:
     """Return a file's cells. Raises ContentError, with the line, if it is too large, not text, empty or ragged."""
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            # A pipe would be waited for, a device read for ever.
+            raise ContentError(f"{path}: not a file")
         size = path.stat().st_size
         if size > limits.MAX_CSV_BYTES:
             raise ContentError(f"{path}: {size} bytes; at most {limits.MAX_CSV_BYTES}")
@@ -53,7 +57,9 @@ def read_table(path: Path, separator: str) -> Table:
 
 
 def numbers(table: Table, titles: Sequence[str], path: Path) -> Doubles:
-    """Return columns as float64 ``(rows, len(titles))``. Raises ContentError, with line and column, for anything else."""
+    """Return columns as float64 ``(rows, len(titles))``. Raises ContentError, with line and column, for anything
+    else, and for what float32 cannot hold.
+    """
     out = np.empty((len(table), len(titles)))
     for n, title in enumerate(titles):
         cells = _column(table, title, path)
@@ -64,9 +70,12 @@ def numbers(table: Table, titles: Sequence[str], path: Path) -> Doubles:
             raise ContentError(
                 f"{path}: line {line + 2}, column {title!r}: expected a number, got {cells[line]!r}"
             ) from None
-    bad = np.argwhere(~np.isfinite(out))
+    # Also what float32 cannot hold, and NaN, which is not below anything.
+    bad = np.argwhere(~(np.abs(out) <= LARGEST))
     if len(bad):
-        raise ContentError(f"{path}: line {bad[0, 0] + 2}, column {titles[bad[0, 1]]!r}: not a finite number")
+        raise ContentError(
+            f"{path}: line {bad[0, 0] + 2}, column {titles[bad[0, 1]]!r}: not a finite number of float32"
+        )
     return out
 
 

@@ -13,6 +13,11 @@ DEFAULT_SHARE: Final = 0.2
 Doubles = npt.NDArray[np.float64]
 
 
+def printable(name: str) -> str:
+    """Return a group's name from a file as UTF-8 can hold it: a folder's name may be any bytes, a result's may not."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def standardised(values: Doubles) -> Doubles:
     """Return columns ``(n, k)`` with mean 0.5 and standard deviation 0.25: about 0 to 1; a constant column is 0.5.
 

@@ -88,6 +88,8 @@ def read_idx(path: Path) -> Bytes:
 
 def _labelled(images: Path, labels: Path, request: Request) -> Labelled:
     x, y = read_idx(images), read_idx(labels)
+    if not x.size:
+        raise ContentError(f"{images}: no image in it, {x.shape}; expected at least one")
     if x.ndim not in (3, 4) or y.ndim != 1 or len(x) != len(y):
         raise ContentError(
             f"{images}: shape {x.shape} with labels {y.shape}; expected (n, height, width) and (n,)"

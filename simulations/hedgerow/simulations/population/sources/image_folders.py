@@ -10,7 +10,7 @@ import numpy as np
 
 from hedgerow.shared.errors import ContentError
 from hedgerow.simulations.population.pool import Labelled, Pool, Request, split_off
-from hedgerow.simulations.population.sources.held import DEFAULT_SHARE, Share
+from hedgerow.simulations.population.sources.held import DEFAULT_SHARE, Share, printable
 from hedgerow.simulations.population.sources.pixels import NETPBM, PILLOW, read_picture
 from hedgerow.simulations.population.sources.shapes import check_labels, fit_images
 
@@ -64,7 +64,8 @@ def read(request: Request) -> Pool:
         np.asarray(part.samples, np.int64) for part in split_off(index, options.held_out, request.seed)
     )
     examples = Labelled(fit_images(pixels, 255, request), labels)
-    return Pool(examples.take(kept), groups[kept], tuple(group_names), examples.take(held))
+    names_told = tuple(printable(name) for name in group_names)
+    return Pool(examples.take(kept), groups[kept], names_told, examples.take(held))
 
 
 def _pictures(request: Request) -> list[_Found]:

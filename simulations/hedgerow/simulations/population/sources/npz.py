@@ -18,7 +18,7 @@ from msgspec import Meta
 from hedgerow.shared import limits
 from hedgerow.shared.errors import ContentError
 from hedgerow.simulations.population.pool import Labelled, Pool, Request, split_off
-from hedgerow.simulations.population.sources.held import DEFAULT_SHARE, Share
+from hedgerow.simulations.population.sources.held import DEFAULT_SHARE, Share, printable
 from hedgerow.simulations.population.sources.shapes import check_labels, fit_images, fit_vectors
 
 MAX_BYTES: Final = 4 * 1024 * limits.MIB
@@ -27,6 +27,7 @@ _DAMAGE: Final = (
     zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError, SyntaxError, ValueError, OverflowError, EOFError,
     KeyError, RuntimeError,
 )  # fmt: skip
+_LARGEST: Final = float(np.finfo(np.float32).max)
 _KINDS: Final = "biufU"
 """dtypes taken: booleans, integers, floats and, for groups, text. Objects would need unpickling, which runs code."""
 
@@ -51,7 +52,9 @@ def read(request: Request) -> Pool:
             )
     examples = _labelled(arrays, "x", "y", path, request)
     groups, names = _groups(arrays.get("group"), len(examples), path)
-    if "x_test" in arrays and "y_test" in arrays:
+    if ("x_test" in arrays) != ("y_test" in arrays):
+        raise ContentError(f"{path}: has one of x_test and y_test; expected both or neither")
+    if "x_test" in arrays:
         return Pool(examples, groups, names, _labelled(arrays, "x_test", "y_test", path, request))
     if len(examples) < 2:
         raise ContentError(f"{path}: {len(examples)} examples; at least two are needed, one is held out")
@@ -67,11 +70,16 @@ def _labelled(
     x, y = arrays[x_name], arrays[y_name]
     if x.ndim < 2 or y.shape != (len(x),):
         raise ContentError(f"{path}: {x_name} {x.shape} and {y_name} {y.shape}; expected (n, …) and (n,)")
+    if not x.size:
+        raise ContentError(f"{path}: {x_name} is empty, {x.shape}; expected at least one example")
+    if x.dtype.kind == "U":
+        raise ContentError(f"{path}: {x_name} is text, {x.dtype}; expected numbers")
     if y.dtype.kind not in "biu":
         raise ContentError(f"{path}: {y_name} is {y.dtype}; expected whole numbers, 0 to classes − 1")
     labels = check_labels(y.astype(np.int64), request)
-    if not np.isfinite(x).all():
-        raise ContentError(f"{path}: {x_name} holds values that are not finite")
+    # Written so that NaN, which is below nothing, is refused too.
+    if not -_LARGEST <= float(x.min()) <= float(x.max()) <= _LARGEST:
+        raise ContentError(f"{path}: {x_name} holds values that are not finite in float32")
     if request.spec.kind == "image":
         return Labelled(_images(x, path, request), labels)
     flat = x.reshape(len(x), -1) if len(request.spec.shape) == 1 else x
@@ -98,11 +106,14 @@ def _groups(
     if found.shape != (n,):
         raise ContentError(f"{path}: group {found.shape}; expected ({n},)")
     names, index = np.unique(found, return_inverse=True)
-    return index.astype(np.int64), tuple(str(name) for name in names)
+    return index.astype(np.int64), tuple(printable(str(name)) for name in names)
 
 
 def _load(path: Path) -> dict[str, npt.NDArray[Any]]:
     """Return the archive's arrays. Sizes are read from the members' headers before anything is unpacked."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        # A pipe would be waited for.
+        raise ContentError(f"{path}: not a file")
     try:
         with zipfile.ZipFile(path) as archive:
             total = sum(_size(archive, member, path) for member in archive.namelist())
@@ -123,6 +134,9 @@ def _size(archive: zipfile.ZipFile, member: str, path: Path) -> int:
             np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         )
         shape, _, dtype = read(file)
+    if any(type(n) is not int or n < 0 for n in shape):
+        # A negative size would make room in the sum for another member's.
+        raise ContentError(f"{path}: {member} has the shape {shape}")
     if dtype.kind not in _KINDS:
         raise ContentError(f"{path}: {member} holds {dtype}; expected numbers (or text for group)")
     return math.prod(shape) * int(dtype.itemsize)

@@ -77,6 +77,11 @@ def _pillow(path: Path, channels: int) -> Bytes:
         with Image.open(path) as image:
             if image.width * image.height * 3 > limits.MAX_TENSOR_ELEMENTS:
                 raise ContentError(f"{path}: {image.width} by {image.height}; too large")
+            if image.mode[:1] in "IF":
+                # Pillow would cut what is above 255 off: a picture of sixteen bits would come out white.
+                raise ContentError(
+                    f"{path}: more than eight bits a channel ({image.mode}); expected at most 255"
+                )
             pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"), np.uint8)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ContentError(f"{path}: not a sound picture: {error}") from error
