@@ -135,10 +135,16 @@ def find_recipe(name: str) -> Recipe:
 
 
 def recipe_hash(recipe: Recipe) -> str:
-    """Return the SHA-256 of the recipe's name, version and the source of the package that defines it."""
-    module = inspect.getmodule(type(recipe))
-    if module is None:
-        raise ConfigError(f"recipe {recipe.name!r} has no source to hash")
+    """Return the SHA-256 of the recipe's name, version and the source of the modules that define it and its bases.
+
+    Raises ConfigError if a module has no source.
+    """
+    modules = {kind.__module__: inspect.getmodule(kind) for kind in type(recipe).__mro__}
     digest = hashlib.sha256(f"{recipe.name}\0{recipe.version}\0".encode())
-    digest.update(inspect.getsource(module).encode())
+    for name, module in modules.items():
+        if name in ("builtins", "abc", "typing"):
+            continue
+        if module is None:
+            raise ConfigError(f"recipe {recipe.name!r} has no source to hash")
+        digest.update(inspect.getsource(module).encode())
     return digest.hexdigest()

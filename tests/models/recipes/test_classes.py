@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from hedgerow.models.recipe import PublicSet
-from hedgerow.models.recipes.classes import accuracy, labelled, same_class
+from hedgerow.models.recipes.classes import accuracy, labelled
+from hedgerow.models.recipes.mlp import RECIPE as MLP
 from hedgerow.shared.errors import ContentError
 from hedgerow.shared.specs import TensorSpec
 
@@ -73,5 +74,5 @@ def test_a_set_without_labels_or_with_nothing_left_has_no_accuracy() -> None:
 def test_the_same_class_counts_whatever_the_logits() -> None:
     logits = np.array([[0.1, 0.9], [5.0, -5.0]], np.float32)
 
-    assert same_class(logits, logits * 100) == 1.0
-    assert same_class(logits, logits[::-1]) == 0.0
+    assert MLP.agreement(logits, logits * 100) == 1.0
+    assert MLP.agreement(logits, logits[::-1]) == 0.0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 from importlib.metadata import entry_points
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -202,6 +204,20 @@ def test_a_recipe_s_hash_is_one_and_its_own() -> None:
     assert hashes == {name: recipe_hash(find_recipe(name)) for name in NAMES}
     assert len(set(hashes.values())) == len(NAMES)
     assert all(len(found) == 64 and set(found) <= set("0123456789abcdef") for found in hashes.values())
+
+
+def test_a_recipe_s_hash_covers_the_code_that_it_inherits(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hedgerow.models.recipes import classes
+
+    recipe = find_recipe("mlp")
+    before, source = recipe_hash(recipe), inspect.getsource
+
+    def altered(module: ModuleType) -> str:
+        return source(module) + ("\n" if module is classes else "")
+
+    monkeypatch.setattr(inspect, "getsource", altered)
+
+    assert recipe_hash(recipe) != before
 
 
 @pytest.mark.parametrize("name", ["", "missing", "../mlp", "mlp\n", "MLP"])

@@ -1,17 +1,77 @@
-"""What classifiers share: labelled examples in, accuracy and agreement out."""
+"""What classifiers share: labelled examples in, one logit a class out, cross entropy, accuracy and agreement."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from hedgerow.models.recipe import Array, Floats, Predict, PublicSet
+from hedgerow.models.recipe import Array, Floats, Parameters, Predict, PublicSet
+from hedgerow.models.recipes.parameters import checked
+from hedgerow.shared.bundle import ScoringRule
 from hedgerow.shared.errors import ContentError
 from hedgerow.shared.specs import TensorSpec
 
+if TYPE_CHECKING:
+    import torch
+
 Ints = npt.NDArray[np.int64]
+P = TypeVar("P", bound=msgspec.Struct)
+
+
+class Classifier(ABC, Generic[P]):
+    """The part of a recipe that is the same for all classifiers; ``parameters`` is the type of what a job may choose."""
+
+    name: str
+    parameters: type[P]
+    task: Literal["anomaly", "classification"] = "classification"
+    metric = "accuracy"
+    higher_is_better = True
+
+    @abstractmethod
+    def classes(self, parameters: Parameters) -> int:
+        """Return the number of classes."""
+
+    def check(self, parameters: Parameters) -> Parameters:
+        """Return the parameters with defaults filled in, as JSON has them. Raises ConfigError naming the key."""
+        plain: Parameters = msgspec.json.decode(msgspec.json.encode(self.read(parameters)))
+        return plain
+
+    def read(self, parameters: Parameters) -> P:
+        """Return the parameters with defaults filled in. Raises ConfigError naming the key."""
+        return checked(parameters, self.parameters, self.name)
+
+    def output_spec(self, parameters: Parameters) -> TensorSpec:
+        """Return one logit a class."""
+        return TensorSpec("logits", "float32", (self.classes(parameters),), "scores")
+
+    def loss(self, module: torch.nn.Module, x: torch.Tensor, y: torch.Tensor | None) -> torch.Tensor:
+        """Return the cross entropy of each example, ``(n,)``. Raises ContentError without labels."""
+        from torch.nn import functional
+
+        if y is None:
+            raise ContentError(f"{self.name}: classes cannot be learned without labels")
+        return functional.cross_entropy(module(x), y, reduction="none")
+
+    def score(self, predict: Predict, public: PublicSet, parameters: Parameters) -> dict[str, float]:  # noqa: ARG002
+        """Return the ``accuracy`` on the public examples that are neither calibration nor golden."""
+        return {"accuracy": accuracy(predict, public)}
+
+    def agreement(self, reference: Floats, candidate: Floats) -> float:
+        """Return the share of examples for which both outputs ``(n, classes)`` name the same class."""
+        return float((reference.argmax(axis=1) == candidate.argmax(axis=1)).mean())
+
+    def scoring(self, parameters: Parameters) -> ScoringRule | None:  # noqa: ARG002
+        """Return None: a class is the answer, no score is fitted on the device."""
+        return None
+
+    def labels(self, parameters: Parameters) -> tuple[str, ...]:
+        """Return the classes' numbers."""
+        return tuple(str(index) for index in range(self.classes(parameters)))
 
 
 def labelled(
@@ -45,8 +105,3 @@ def accuracy(predict: Predict, public: PublicSet) -> float:
     if not len(rest):
         raise ContentError("no public example is left to score on")
     return float((predict(public.x[rest]).argmax(axis=1) == public.y[rest]).mean())
-
-
-def same_class(reference: Floats, candidate: Floats) -> float:
-    """Return the share of examples for which both outputs ``(n, classes)`` name the same class."""
-    return float((reference.argmax(axis=1) == candidate.argmax(axis=1)).mean())

@@ -11,18 +11,17 @@ import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
 
-from hedgerow.models.recipe import Array, Floats, GateDefaults, Parameters, Predict, PublicSet, TrainingSet
-from hedgerow.models.recipes.parameters import checked
+from hedgerow.models.recipe import Array, Floats, GateDefaults, Parameters, PublicSet, TrainingSet
+from hedgerow.models.recipes.classes import Classifier, labelled
 from hedgerow.shared import limits
-from hedgerow.shared.bundle import ScoringRule
-from hedgerow.shared.errors import ConfigError, ContentError
+from hedgerow.shared.errors import ConfigError
 from hedgerow.shared.specs import TensorSpec
 
 if TYPE_CHECKING:
@@ -59,29 +58,23 @@ class Digits:
         return Digits(self.images[indices], self.labels[indices])
 
 
-class DigitsCnn:
+class DigitsCnn(Classifier[DigitsParameters]):
     """The recipe ``digits-cnn``."""
 
     name = "digits-cnn"
     version = "1"
-    task: Literal["anomaly", "classification"] = "classification"
-    metric = "accuracy"
-    higher_is_better = True
+    parameters = DigitsParameters
     gate = GateDefaults(
         min_agreement=0.97, max_metric_drop=0.02, max_latency_us=20_000, max_artefact_bytes=limits.MIB
     )
 
-    def check(self, parameters: Parameters) -> Parameters:
-        """Return the parameters with defaults filled in. Raises ConfigError naming the key."""
-        return dict(msgspec.to_builtins(checked(parameters, DigitsParameters, self.name)))
+    def classes(self, parameters: Parameters) -> int:  # noqa: ARG002
+        """Return ten."""
+        return CLASSES
 
     def input_spec(self, parameters: Parameters) -> TensorSpec:  # noqa: ARG002
         """Return the image that a device stores: uint8 ``(8, 8, 1)``, 0 to 16."""
         return TensorSpec("digit", "uint8", SHAPE, "image")
-
-    def output_spec(self, parameters: Parameters) -> TensorSpec:  # noqa: ARG002
-        """Return ten logits."""
-        return TensorSpec("logits", "float32", (CLASSES,), "scores")
 
     def feature_set(self, parameters: Parameters) -> str:  # noqa: ARG002
         """Return the id of the transform: brightness over 16."""
@@ -91,7 +84,7 @@ class DigitsCnn:
         """Return the untrained network, float32 ``(n, 8, 8, 1)`` to logits ``(n, 10)``."""
         from torch import nn
 
-        read = checked(parameters, DigitsParameters, self.name)
+        read = self.read(parameters)
         return nn.Sequential(
             nn.Flatten(),
             nn.Unflatten(1, (1, 8, 8)),  # one channel: the same bytes in either layout
@@ -105,30 +98,20 @@ class DigitsCnn:
             nn.Linear(read.width, CLASSES),
         )
 
-    def loss(self, module: torch.nn.Module, x: torch.Tensor, y: torch.Tensor | None) -> torch.Tensor:
-        """Return the cross entropy of each image, ``(n,)``. Raises ContentError without labels."""
-        from torch.nn import functional
-
-        if y is None:
-            raise ContentError("digits cannot be learned without labels")
-        return functional.cross_entropy(module(x), y, reduction="none")
-
     def training_set(
         self,
         samples: Sequence[Array] | Array,
         labels: Sequence[int | None],
         profile: DeviceProfile | None,  # noqa: ARG002
-        parameters: Parameters,  # noqa: ARG002
+        parameters: Parameters,
         private: bool,  # noqa: ARG002
     ) -> TrainingSet:
-        """Return the labelled images, brightness over 16: each depends on itself alone, private or not."""
-        kept = [(np.asarray(s), y) for s, y in zip(samples, labels, strict=True) if y is not None]
-        if not kept:
-            raise ContentError("no labelled image to train on")
-        y = np.array([label for _, label in kept], np.int64)
-        if y.min() < 0 or y.max() >= CLASSES:
-            raise ContentError(f"labels from {y.min()} to {y.max()}; digits go from 0 to 9")
-        return TrainingSet(to_input(np.stack([image for image, _ in kept])), y)
+        """Return the labelled images, brightness over 16: each depends on itself alone, private or not.
+
+        Raises ContentError without a labelled image, for a label out of range, another shape or another dtype.
+        """
+        images, y = labelled(samples, labels, CLASSES, self.input_spec(parameters))
+        return TrainingSet(to_input(images), y)
 
     def public_set(self, parameters: Parameters) -> PublicSet:  # noqa: ARG002
         """Return the held-out fifth; no device of ``device_split`` holds any of it."""
@@ -136,26 +119,6 @@ class DigitsCnn:
         order = np.random.default_rng(7).permutation(len(public.labels)).astype(np.int64)
         golden, calibration = order[:GOLDEN], order[GOLDEN : GOLDEN + CALIBRATION]
         return PublicSet(to_input(public.images), public.labels, calibration, golden)
-
-    def score(self, predict: Predict, public: PublicSet, parameters: Parameters) -> dict[str, float]:  # noqa: ARG002
-        """Return the ``accuracy`` on the public digits that are neither calibration nor golden."""
-        if public.y is None:
-            raise ContentError("the public set has no labels")
-        rest = np.setdiff1d(np.arange(len(public.x)), np.concatenate([public.calibration, public.golden]))
-        hit = predict(public.x[rest]).argmax(axis=1) == public.y[rest]
-        return {"accuracy": float(hit.mean())}
-
-    def agreement(self, reference: Floats, candidate: Floats) -> float:
-        """Return the share of images for which both name the same digit."""
-        return float((reference.argmax(axis=1) == candidate.argmax(axis=1)).mean())
-
-    def scoring(self, parameters: Parameters) -> ScoringRule | None:  # noqa: ARG002
-        """Return None: a class is the answer, no score is fitted on the device."""
-        return None
-
-    def labels(self, parameters: Parameters) -> tuple[str, ...]:  # noqa: ARG002
-        """Return the ten digits."""
-        return tuple(str(digit) for digit in range(CLASSES))
 
 
 def to_input(images: npt.NDArray[np.generic]) -> Floats:

@@ -7,19 +7,16 @@ With the defaults, 28 by 28 in one channel, it has 55,338 parameters. Its public
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 import numpy as np
 from msgspec import Meta
 
-from hedgerow.models.recipe import Array, Floats, GateDefaults, Parameters, Predict, PublicSet, TrainingSet
-from hedgerow.models.recipes.classes import accuracy, labelled, same_class
-from hedgerow.models.recipes.parameters import checked
+from hedgerow.models.recipe import Array, GateDefaults, Parameters, PublicSet, TrainingSet
+from hedgerow.models.recipes.classes import Classifier, labelled
 from hedgerow.models.synthetic.images import WHITE, ImageKind, make_images
 from hedgerow.shared import limits
-from hedgerow.shared.bundle import ScoringRule
-from hedgerow.shared.errors import ContentError
 from hedgerow.shared.specs import TensorSpec
 
 if TYPE_CHECKING:
@@ -48,30 +45,24 @@ class ImageParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dense: Annotated[int, Meta(ge=1, le=4096)] = 32
 
 
-class ImageCnn:
+class ImageCnn(Classifier[ImageParameters]):
     """The recipe ``image-cnn``."""
 
     name = "image-cnn"
     version = "1"
-    task: Literal["anomaly", "classification"] = "classification"
-    metric = "accuracy"
-    higher_is_better = True
+    parameters = ImageParameters
     gate = GateDefaults(
         min_agreement=0.95, max_metric_drop=0.03, max_latency_us=50_000, max_artefact_bytes=16 * limits.MIB
     )
 
-    def check(self, parameters: Parameters) -> Parameters:
-        """Return the parameters with defaults filled in. Raises ConfigError naming the key."""
-        return dict(msgspec.to_builtins(self._read(parameters)))
+    def classes(self, parameters: Parameters) -> int:
+        """Return how many the job asks for."""
+        return self.read(parameters).classes
 
     def input_spec(self, parameters: Parameters) -> TensorSpec:
         """Return the image that a device stores: uint8 ``(height, width, channels)``, 0 to 255."""
-        read = self._read(parameters)
+        read = self.read(parameters)
         return TensorSpec("image", "uint8", (read.height, read.width, read.channels), "image")
-
-    def output_spec(self, parameters: Parameters) -> TensorSpec:
-        """Return one logit a class."""
-        return TensorSpec("logits", "float32", (self._read(parameters).classes,), "scores")
 
     def feature_set(self, parameters: Parameters) -> str:  # noqa: ARG002
         """Return the id of the transform: brightness over 255."""
@@ -85,7 +76,7 @@ class ImageCnn:
         """
         from torch import nn
 
-        read = self._read(parameters)
+        read = self.read(parameters)
         flat = 2 * read.filters * (read.height // 4) * (read.width // 4)
         return nn.Sequential(
             *_channels_first(read),
@@ -101,14 +92,6 @@ class ImageCnn:
             nn.Linear(read.dense, read.classes),
         )
 
-    def loss(self, module: torch.nn.Module, x: torch.Tensor, y: torch.Tensor | None) -> torch.Tensor:
-        """Return the cross entropy of each image, ``(n,)``. Raises ContentError without labels."""
-        from torch.nn import functional
-
-        if y is None:
-            raise ContentError("images cannot be learned without labels")
-        return functional.cross_entropy(module(x), y, reduction="none")
-
     def training_set(
         self,
         samples: Sequence[Array] | Array,
@@ -121,38 +104,19 @@ class ImageCnn:
 
         Raises ContentError without a labelled image, for a label out of range, another shape or another dtype.
         """
-        read = self._read(parameters)
+        read = self.read(parameters)
         images, y = labelled(samples, labels, read.classes, self.input_spec(parameters))
         return TrainingSet(images.astype(np.float32) / np.float32(WHITE), y)
 
     def public_set(self, parameters: Parameters) -> PublicSet:
         """Return synthetic images of this shape and number of classes."""
-        read = self._read(parameters)
+        read = self.read(parameters)
         made = make_images(
             ImageKind(read.height, read.width, read.channels, read.classes), PUBLIC, PUBLIC_SEED
         )
         x = made.pixels.astype(np.float32) / np.float32(WHITE)
         golden, calibration = np.arange(GOLDEN), np.arange(GOLDEN, GOLDEN + CALIBRATION)
         return PublicSet(x, made.labels, calibration, golden)
-
-    def score(self, predict: Predict, public: PublicSet, parameters: Parameters) -> dict[str, float]:  # noqa: ARG002
-        """Return the ``accuracy`` on the public images that are neither calibration nor golden."""
-        return {"accuracy": accuracy(predict, public)}
-
-    def agreement(self, reference: Floats, candidate: Floats) -> float:
-        """Return the share of images for which both name the same class."""
-        return same_class(reference, candidate)
-
-    def scoring(self, parameters: Parameters) -> ScoringRule | None:  # noqa: ARG002
-        """Return None: a class is the answer, no score is fitted on the device."""
-        return None
-
-    def labels(self, parameters: Parameters) -> tuple[str, ...]:
-        """Return the classes' numbers."""
-        return tuple(str(index) for index in range(self._read(parameters).classes))
-
-    def _read(self, parameters: Parameters) -> ImageParameters:
-        return checked(parameters, ImageParameters, self.name)
 
 
 def _permuting() -> torch.nn.Module:

@@ -7,18 +7,16 @@ as vectors, the same public fifth as the recipe ``digits-cnn``; with other sizes
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 import numpy as np
 from msgspec import Meta
 
-from hedgerow.models.recipe import Array, Floats, GateDefaults, Parameters, Predict, PublicSet, TrainingSet
-from hedgerow.models.recipes.classes import accuracy, labelled, same_class
-from hedgerow.models.recipes.parameters import checked
+from hedgerow.models.recipe import Array, GateDefaults, Parameters, PublicSet, TrainingSet
+from hedgerow.models.recipes.classes import Classifier, labelled
 from hedgerow.models.synthetic.vectors import VectorKind, make_vectors
 from hedgerow.shared import limits
-from hedgerow.shared.bundle import ScoringRule
 from hedgerow.shared.errors import ContentError
 from hedgerow.shared.specs import TensorSpec
 
@@ -43,30 +41,23 @@ class MlpParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     classes: Annotated[int, Meta(ge=2, le=1000)] = 10
 
 
-class Mlp:
+class Mlp(Classifier[MlpParameters]):
     """The recipe ``mlp``."""
 
     name = "mlp"
     version = "1"
-    task: Literal["anomaly", "classification"] = "classification"
-    metric = "accuracy"
-    higher_is_better = True
+    parameters = MlpParameters
     gate = GateDefaults(
         min_agreement=0.95, max_metric_drop=0.03, max_latency_us=20_000, max_artefact_bytes=16 * limits.MIB
     )
 
-    def check(self, parameters: Parameters) -> Parameters:
-        """Return the parameters with defaults filled in. Raises ConfigError naming the key."""
-        plain: Parameters = msgspec.json.decode(msgspec.json.encode(self._read(parameters)))
-        return plain
+    def classes(self, parameters: Parameters) -> int:
+        """Return how many the job asks for."""
+        return self.read(parameters).classes
 
     def input_spec(self, parameters: Parameters) -> TensorSpec:
         """Return the vector that a device stores: float32 ``(inputs,)``."""
-        return TensorSpec("vector", "float32", (self._read(parameters).inputs,), "scores")
-
-    def output_spec(self, parameters: Parameters) -> TensorSpec:
-        """Return one logit a class."""
-        return TensorSpec("logits", "float32", (self._read(parameters).classes,), "scores")
+        return TensorSpec("vector", "float32", (self.read(parameters).inputs,), "scores")
 
     def feature_set(self, parameters: Parameters) -> str:  # noqa: ARG002
         """Return the id of the transform: values as they are."""
@@ -76,21 +67,13 @@ class Mlp:
         """Return the untrained network, float32 ``(n, inputs)`` to logits ``(n, classes)``."""
         from torch import nn
 
-        read = self._read(parameters)
+        read = self.read(parameters)
         layers: list[nn.Module] = []
         before = read.inputs
         for width in read.hidden:
             layers += [nn.Linear(before, width), nn.ReLU()]
             before = width
         return nn.Sequential(*layers, nn.Linear(before, read.classes))
-
-    def loss(self, module: torch.nn.Module, x: torch.Tensor, y: torch.Tensor | None) -> torch.Tensor:
-        """Return the cross entropy of each vector, ``(n,)``. Raises ContentError without labels."""
-        from torch.nn import functional
-
-        if y is None:
-            raise ContentError("classes cannot be learned without labels")
-        return functional.cross_entropy(module(x), y, reduction="none")
 
     def training_set(
         self,
@@ -104,7 +87,7 @@ class Mlp:
 
         Raises ContentError without a labelled vector, for a label out of range, another shape, or values not finite.
         """
-        read = self._read(parameters)
+        read = self.read(parameters)
         vectors, y = labelled(samples, labels, read.classes, self.input_spec(parameters))
         x = np.ascontiguousarray(vectors, np.float32)
         if not np.isfinite(x).all():
@@ -113,7 +96,7 @@ class Mlp:
 
     def public_set(self, parameters: Parameters) -> PublicSet:
         """Return digits as vectors for the default sizes, synthetic vectors otherwise."""
-        read = self._read(parameters)
+        read = self.read(parameters)
         if (read.inputs, read.classes) == (64, 10):
             from hedgerow.models.recipes.digits import RECIPE as DIGITS
 
@@ -122,25 +105,6 @@ class Mlp:
         made = make_vectors(VectorKind(read.inputs, read.classes), PUBLIC, PUBLIC_SEED)
         golden, calibration = np.arange(GOLDEN), np.arange(GOLDEN, GOLDEN + CALIBRATION)
         return PublicSet(made.values, made.labels, calibration, golden)
-
-    def score(self, predict: Predict, public: PublicSet, parameters: Parameters) -> dict[str, float]:  # noqa: ARG002
-        """Return the ``accuracy`` on the public vectors that are neither calibration nor golden."""
-        return {"accuracy": accuracy(predict, public)}
-
-    def agreement(self, reference: Floats, candidate: Floats) -> float:
-        """Return the share of vectors for which both name the same class."""
-        return same_class(reference, candidate)
-
-    def scoring(self, parameters: Parameters) -> ScoringRule | None:  # noqa: ARG002
-        """Return None: a class is the answer, no score is fitted on the device."""
-        return None
-
-    def labels(self, parameters: Parameters) -> tuple[str, ...]:
-        """Return the classes' numbers."""
-        return tuple(str(index) for index in range(self._read(parameters).classes))
-
-    def _read(self, parameters: Parameters) -> MlpParameters:
-        return checked(parameters, MlpParameters, self.name)
 
 
 RECIPE: Final = Mlp()
