@@ -34,7 +34,8 @@ _CLIP: Final = 4.0
 class Workload:
     """One row's name, the family whose data it shares, and how many devices take part in a round.
 
-    ``turn`` is how many rounds an engine runs at a time, for figures of similar weight from quick and slow ones.
+    ``turn`` is how many rounds an engine runs at a time: enough that the first of them, slow after the others' turns
+    (cold caches, sleeping cores), does not decide the median of rounds of a few milliseconds.
     """
 
     name: str
@@ -48,12 +49,12 @@ WORKLOADS: Final = {
     for workload in (
         Workload("synth28-10", "synth28", 10, 3),
         Workload("synth28-100", "synth28", 100, 1),
-        Workload("digits-10", "digits", 10, 5),
-        Workload("digits-100", "digits", 100, 2),
-        Workload("mlp-10", "mlp", 10, 5),
-        Workload("mlp-100", "mlp", 100, 2),
-        Workload("autoencoder-10", "autoencoder", 10, 5),
-        Workload("autoencoder-100", "autoencoder", 100, 2),
+        Workload("digits-10", "digits", 10, 20),
+        Workload("digits-100", "digits", 100, 5),
+        Workload("mlp-10", "mlp", 10, 30),
+        Workload("mlp-100", "mlp", 100, 10),
+        Workload("autoencoder-10", "autoencoder", 10, 30),
+        Workload("autoencoder-100", "autoencoder", 100, 10),
     )
 }
 
