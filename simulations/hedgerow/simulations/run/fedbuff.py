@@ -67,7 +67,8 @@ class Airspace:
                 return
             self._state.simulated_s += self._run.setting.scenario.job.deadlines.round_s
         raise ConfigError(
-            f"scenario {self._run.setting.scenario.name}: availability: nobody was there in {_TRIES} deadlines"
+            f"scenario {self._run.setting.scenario.name}: availability: nobody who could take part was there in {_TRIES} "
+            "deadlines"
         )
 
     def _land(self, leg: Leg) -> None:
@@ -89,6 +90,15 @@ class Airspace:
 
     def _begin(self) -> bool:
         """Let one more device begin; return whether there was one."""
+        while (drawn := self._drawn()) is not None:
+            number, device = drawn
+            if self._run.mechanism.terms(device) is not None:
+                self._send_off(number, device)
+                return True
+        return False
+
+    def _drawn(self) -> tuple[int, int] | None:
+        """Return the next draw's number and a device that is there and free; None if there is none."""
         run, state, flight = self._run, self._state, self._flight
         number, flight.asked = flight.asked, flight.asked + 1
         free = self._able & run.world.there(number + 1, state.simulated_s)
@@ -96,12 +106,14 @@ class Airspace:
         free[flight.used] = False
         candidates = np.flatnonzero(free)
         if candidates.size == 0:
-            return False
+            return None
         word = SeededStream.of(run.setting.scenario.seed, "begins", number).words(1)[0]
         device = int(candidates[int(word) % candidates.size])
         flight.used.append(device)
-        if run.mechanism.terms(device) is None:
-            return self._begin()
+        return number, device
+
+    def _send_off(self, number: int, device: int) -> None:
+        run, state, flight = self._run, self._state, self._flight
         dropped = bool(run.world.dropped(number + 1)[device])
         takes_s = run.setting.scenario.job.deadlines.round_s if dropped else float(self._trip.total_s[device])
         heapq.heappush(flight.legs, Leg(state.simulated_s + takes_s, number, device, state.round, dropped))
@@ -109,7 +121,6 @@ class Airspace:
         state.totals.rounds[device] += 1
         state.totals.bytes_down[device] += run.setting.bytes_down
         self.begun.append(device)
-        return True
 
 
 def play_release(run: Run, state: State) -> RoundRecord:

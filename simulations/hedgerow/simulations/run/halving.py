@@ -11,6 +11,7 @@ from typing import Any
 from hedgerow.simulations.scenario.spec import SweepSpec
 
 _MOST = 1_000_000
+"""Of so many, drawing until all are different is quick: a sweep has at most 10,000 trials."""
 
 
 def combinations(spec: SweepSpec, seed: int) -> list[dict[str, Any]]:
@@ -24,8 +25,18 @@ def combinations(spec: SweepSpec, seed: int) -> list[dict[str, Any]]:
     if total <= spec.trials:
         return [dict(zip(names, chosen, strict=True)) for chosen in itertools.product(*values)]
     rng = random.Random(seed)  # noqa: S311  a search draws no secrets
-    places = sorted(rng.sample(range(min(total, _MOST)), spec.trials))
+    places = _places(rng, total, spec.trials)
     return [dict(zip(names, _combination(values, place), strict=True)) for place in places]
+
+
+def _places(rng: random.Random, total: int, count: int) -> list[int]:
+    """Return ``count`` different numbers below ``total``, all equally likely, rising; ``total`` may be of any size."""
+    if total <= _MOST:
+        return sorted(rng.sample(range(total), count))
+    found: set[int] = set()
+    while len(found) < count:
+        found.add(rng.randrange(total))
+    return sorted(found)
 
 
 def rung_rounds(spec: SweepSpec, rung: int, left: int, rounds: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
@@ -30,9 +31,9 @@ def is_due(scenario: Scenario, round: int, last: int) -> bool:
 
 
 def judge(engine: Engine, scenario: Scenario, population: Population, model: Vector, round: int) -> Judgement:
-    """Return the scores that the scenario asks for after ``round``."""
+    """Return the scores that the scenario asks for after ``round``; what is not finite is left out, as JSON has no word for it."""
     spec = scenario.evaluation
-    scores = engine.score(model) if spec.central else {}
+    scores = central_scores(engine, model) if spec.central else {}
     if not spec.per_device and spec.cohorts == "none":
         return Judgement(scores)
     found = score_devices(engine, population, model, round)
@@ -41,13 +42,16 @@ def judge(engine: Engine, scenario: Scenario, population: Population, model: Vec
     values = value_of(found)
     if not spec.per_device:
         return Judgement(scores, cohorts=_by_cohort(scenario, population, found, values))
+    cohorts = _by_cohort(scenario, population, found, values)
+    if not np.isfinite(values).all():
+        return Judgement(scores, cohorts=cohorts)
     low, middle, high = np.quantile(values, (0.1, 0.5, 0.9))
-    return Judgement(
-        scores,
-        float(values.mean()),
-        (float(low), float(middle), float(high)),
-        _by_cohort(scenario, population, found, values),
-    )
+    return Judgement(scores, float(values.mean()), (float(low), float(middle), float(high)), cohorts)
+
+
+def central_scores(engine: Engine, model: Vector) -> dict[str, float]:
+    """Return the scores on the held-out set that are finite: a model that fell apart has no others."""
+    return {name: value for name, value in engine.score(model).items() if math.isfinite(value)}
 
 
 def score_devices(engine: Engine, population: Population, model: Vector, round: int) -> DeviceScores | None:
@@ -73,6 +77,7 @@ def _by_cohort(
     else:
         names = tuple(one.name for one in scenario.device_class)
         belongs = population.device_class[found.devices]
-    return {
+    means = {
         name: float(values[belongs == at].mean()) for at, name in enumerate(names) if (belongs == at).any()
     }
+    return {name: mean for name, mean in means.items() if math.isfinite(mean)}

@@ -65,7 +65,8 @@ def parse_override(text: str) -> Override:
         raise ConfigError(f"--set {text}: expected PATH=VALUE, for example job.training.learning_rate=0.1")
     try:
         found = tomllib.loads(f"value = {value.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
+        # No TOML; ValueError is also a number of thousands of digits, RecursionError what is nested as deeply.
         found = value.strip()
     # ``nan`` is a number in TOML and an attack in a scenario; no field takes the number.
     return path.strip(), value.strip() if isinstance(found, float) and not math.isfinite(found) else found
@@ -116,6 +117,8 @@ def _set(table: dict[str, Any], path: str, value: Any, where: str) -> None:
 
 
 def _item(values: Any, part: str) -> Any:
-    if isinstance(values, list) and part.isdigit() and int(part) < len(values):
-        return values[int(part)]
-    return None
+    # Not isdigit: that also takes digits that int does not.
+    numbered = (
+        dict(zip(map(str, range(len(values))), values, strict=True)) if isinstance(values, list) else {}
+    )
+    return numbered.get(part)

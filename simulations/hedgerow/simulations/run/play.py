@@ -66,12 +66,14 @@ def play_setting(
     choices = plan.choices if saved is None else saved.choices
     own = plan.ledger is None
     ledger = plan.ledger or Ledger(None if plan.folder is None else plan.folder / LEDGER_NAME)
-    engine = make(scenario.engine, setting, plan.workers, choices, plan.folder)
     try:
-        run = Run.of(setting, engine, ledger, plan.until, plan.trial)
-        return _Playing(run, plan, interrupt, saved).to_its_end()
+        engine = make(scenario.engine, setting, plan.workers, choices, plan.folder)
+        try:
+            run = Run.of(setting, engine, ledger, plan.until, plan.trial)
+            return _Playing(run, plan, interrupt, saved).to_its_end()
+        finally:
+            engine.close()
     finally:
-        engine.close()
         if own:
             ledger.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,7 +13,7 @@ import msgspec
 import numpy as np
 
 from hedgerow.models.recipe import recipe_hash
-from hedgerow.shared.errors import ConfigError, StorageError
+from hedgerow.shared.errors import ConfigError
 from hedgerow.shared.files import write_atomically
 from hedgerow.shared.unreadable import UNREADABLE
 from hedgerow.simulations.run.checkpoint import model_bytes
@@ -104,11 +105,9 @@ def device_records(run: Run, state: State, scored: bool) -> tuple[DeviceRecord, 
 def write_result(result: Result, model: Any, folder: Path) -> None:
     """Write ``results.json`` and the model beside it. Raises StorageError naming the path."""
     write_atomically(folder / FILE_NAME, msgspec.json.format(msgspec.json.encode(result), indent=1))
-    path = folder / MODEL_NAME
-    try:
-        np.save(path, model, allow_pickle=False)
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be written: {error.strerror}") from error
+    whole = io.BytesIO()
+    np.save(whole, model, allow_pickle=False)
+    write_atomically(folder / MODEL_NAME, whole.getvalue())
 
 
 def read_result(path: Path) -> Result:
@@ -134,4 +133,4 @@ def versions() -> dict[str, str]:
 
 
 def _known(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
+    return float(value) if np.isfinite(value) else None

@@ -11,7 +11,7 @@ import numpy as np
 
 from hedgerow.shared.errors import ConfigError, ContentError
 from hedgerow.simulations.engine.protocol import Answer, Batch, Engine, Task
-from hedgerow.simulations.run.judge import Judgement, is_due, judge
+from hedgerow.simulations.run.judge import Judgement, central_scores, is_due, judge
 from hedgerow.simulations.run.ledger import Entry, Ledger
 from hedgerow.simulations.run.mechanism import Mechanism
 from hedgerow.simulations.run.modes import make_mechanism
@@ -62,7 +62,9 @@ class Run:
             rule=self.rule.initial(),
             mechanism=self.mechanism.initial(),
             totals=Totals.of(setting.population.devices),
-            initial_scores=self.engine.score(setting.model) if setting.scenario.evaluation.central else {},
+            initial_scores=central_scores(self.engine, setting.model)
+            if setting.scenario.evaluation.central
+            else {},
         )
 
     def charge(self, round: int, trained: Sequence[int]) -> None:

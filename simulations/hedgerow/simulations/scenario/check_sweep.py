@@ -55,10 +55,11 @@ def _set(holder: Any, keys: list[str], value: Any) -> Any:
     if isinstance(holder, dict):
         return {**holder, key: _set(holder[key], rest, value) if rest else value}
     if isinstance(holder, tuple | list):
-        if not key.isdigit() or int(key) >= len(holder):
+        places = {str(n) for n in range(len(holder))}
+        if key not in places:
             raise KeyError(f"expected a number below {len(holder)}, got {key!r}")
         return type(holder)(
-            (_set(item, rest, value) if rest else value) if n == int(key) else item
+            (_set(item, rest, value) if rest else value) if str(n) == key else item
             for n, item in enumerate(holder)
         )
     if not isinstance(holder, msgspec.Struct):

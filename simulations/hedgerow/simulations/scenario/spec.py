@@ -15,8 +15,9 @@ from msgspec import Meta
 from hedgerow.shared import limits
 from hedgerow.shared.job import Job, Name
 
-Positive = Annotated[float, Meta(gt=0)]
-NotNegative = Annotated[float, Meta(ge=0)]
+# Wider than any board or network, and so narrow that times, bytes and joules of a run stay finite.
+Positive = Annotated[float, Meta(ge=1e-9, le=1e12)]
+NotNegative = Annotated[float, Meta(ge=0, le=1e12)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(ge=1, le=10_000_000)]
 EngineName = Literal["lean", "flower", "fleet"]
@@ -117,7 +118,7 @@ class ByzantineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     kind: Literal["sign-flip", "scale", "noise", "nan", "label-flip"]
     share: Share = 0.2
-    scale: Positive = 1.0
+    scale: Annotated[float, Meta(gt=0, le=1e30)] = 1.0
     from_round: Annotated[int, Meta(ge=1, le=limits.MAX_ROUNDS)] = 1
 
 
