@@ -66,6 +66,7 @@ def is_empty(link: FlowerLink) -> bool:
         and state.num_message_ins() == 0
         and state.num_message_res() == 0
         and not state._uploads
+        and not state._queued
     )
 
 

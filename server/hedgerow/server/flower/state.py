@@ -15,6 +15,7 @@ from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.server.superlink.linkstate.in_memory_linkstate import InMemoryLinkState
 from flwr.supercore.constant import NOOP_FEDERATION_ID, TaskType
+from flwr.supercore.date import now
 from flwr.supercore.fab import Fab
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
@@ -48,6 +49,7 @@ class WatchedLinkState(InMemoryLinkState):
         self._on_reply = on_reply
         self._uploads: dict[str, _Upload] = {}
         self._stock_runs: set[int] = set()
+        self._queued: dict[int, dict[str, None]] = {}
 
     def open_run(self, fab: FabInfo | None) -> int:
         """Create a run that is running at once and stays so until it is closed; with ``fab``, stock nodes see it."""
@@ -99,15 +101,43 @@ class WatchedLinkState(InMemoryLinkState):
             return super().activate_node(node_id, heartbeat_interval)
 
     def get_message_ins(self, node_id: int, limit: int | None, *, run_id: int | None = None) -> list[Message]:
-        """Return undelivered messages and mark them delivered; without ``run_id``, of stock runs only."""
-        if run_id is not None:
-            return super().get_message_ins(node_id, limit, run_id=run_id)
+        """Return undelivered messages, the oldest first, and mark them delivered; without ``run_id``, of stock runs only.
+
+        Flower's own looks at every message there is, so that a round of n devices would cost n² looks: 4 s for 1,000.
+        """
         found: list[Message] = []
-        for run in tuple(self._stock_runs):
-            if limit is None or len(found) < limit:
-                left = None if limit is None else limit - len(found)
-                found += super().get_message_ins(node_id, left, run_id=run)
+        with self.lock:
+            for message_id in list(self._queued.get(node_id, ())):
+                self._check_stored_messages({message_id})
+                message = self.message_ins_store.get(message_id)
+                of_run = message.metadata.run_id if message is not None else None
+                if message is None or not (
+                    of_run in self._stock_runs if run_id is None else of_run == run_id
+                ):
+                    continue
+                self._unqueue(node_id, message_id)
+                message.metadata.delivered_at = now().isoformat()
+                found.append(message)
+                if len(found) == limit:
+                    break
         return found
+
+    def store_message_ins(self, message: Message) -> str | None:
+        """Store as Flower does, and queue the message for its node."""
+        with self.lock:
+            known = message.metadata.message_id in self.message_ins_store
+            message_id = super().store_message_ins(message)
+            if message_id is not None and not known:
+                self._queued.setdefault(message.metadata.dst_node_id, {})[message_id] = None
+            return message_id
+
+    def delete_messages(self, message_ins_ids: set[str]) -> None:
+        """Delete as Flower does, out of the nodes' queues too."""
+        with self.lock:
+            for message_id in message_ins_ids:
+                if (message := self.message_ins_store.get(message_id)) is not None:
+                    self._unqueue(message.metadata.dst_node_id, message_id)
+            super().delete_messages(message_ins_ids)
 
     def store_message_and_object_tree(
         self, message: Message, object_tree: ObjectTree, session_id: str
@@ -191,3 +221,10 @@ class WatchedLinkState(InMemoryLinkState):
         # Outside our lock: Flower takes its session lock first and the state's lock second when a session expires.
         for session_id in sessions:
             self._cleanup_push_session(session_id, cleanup_messages=True)
+
+    def _unqueue(self, node_id: int, message_id: str) -> None:
+        queue = self._queued.get(node_id)
+        if queue is not None:
+            queue.pop(message_id, None)
+            if not queue:
+                del self._queued[node_id]
