@@ -7,6 +7,10 @@ from typing import Any, Literal
 import msgspec
 
 
+NO_SCORE = "judged, without a finite score"
+"""The event of a round whose model fell apart."""
+
+
 class RoundRecord(msgspec.Struct, frozen=True):
     """One round (one release). Times are seconds, ``simulated_s`` since the run's simulated begin, ``wall_s`` this round's own.
 
@@ -107,10 +111,12 @@ class Result(msgspec.Struct, frozen=True):
 
     @property
     def score(self) -> float | None:
-        """Return the last central score of the recipe's metric."""
+        """Return the last central score of the recipe's metric; None if the model last judged had no finite one."""
         for record in reversed(self.rounds):
             if self.metric in record.scores:
                 return record.scores[self.metric]
+            if NO_SCORE in record.events:
+                return None
         return None
 
     def records(self) -> list[dict[str, Any]]:

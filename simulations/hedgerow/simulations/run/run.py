@@ -15,7 +15,7 @@ from hedgerow.simulations.run.judge import Judgement, central_scores, is_due, ju
 from hedgerow.simulations.run.ledger import Entry, Ledger
 from hedgerow.simulations.run.mechanism import Mechanism
 from hedgerow.simulations.run.modes import make_mechanism
-from hedgerow.simulations.run.records import RoundRecord
+from hedgerow.simulations.run.records import NO_SCORE, RoundRecord
 from hedgerow.simulations.run.rule import Rule, make_rule
 from hedgerow.simulations.run.setting import Setting
 from hedgerow.simulations.run.spending import Spending
@@ -121,6 +121,8 @@ class Run:
             found = judge(
                 self.engine, self.setting.scenario, self.setting.population, state.model, record.round
             )
+            if self.setting.scenario.evaluation.central and self.setting.recipe.metric not in found.scores:
+                record = msgspec.structs.replace(record, events=(*record.events, NO_SCORE))
         else:
             found = Judgement({})
         epsilon = self.mechanism.epsilon(self.spending)
