@@ -13,10 +13,9 @@ MANY = 1_000_000
 
 
 def draws(key: tuple[int, ...], count: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-    found: np.ndarray[tuple[int], np.dtype[np.float32]] = normal_draws(
-        noise_words(job_stream(key), count)[None], count, 1.0
-    )[0].numpy()
-    return found
+    found = np.full((1, count), np.nan, np.float32)
+    normal_draws(noise_words(job_stream(key), count)[None], 1.0, found)
+    return found[0]
 
 
 def test_draws_have_the_moments_and_tails_of_a_normal_distribution() -> None:
@@ -47,10 +46,29 @@ def test_any_number_of_draws_can_be_had(count: int) -> None:
 def test_words_at_both_ends_give_finite_draws() -> None:
     words = np.array([[0, 2**32 - 1, 0, 2**32 - 1]], np.uint32)
 
-    found = normal_draws(words, 4, 1.0).numpy()
+    found = np.full((1, 4), np.nan, np.float32)
+    normal_draws(words, 1.0, found)
 
     assert np.isfinite(found).all()
     assert np.abs(found).max() == pytest.approx(math.sqrt(2 * 32 * math.log(2)), rel=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 6, 7, 40, 41])
+def test_draws_are_the_pairs_of_the_formula_however_many_are_made_at_a_time(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = np.stack([noise_words(job_stream((row,)), count) for row in (1, 2)])
+    sigma = np.array([[0.5], [3.0]], np.float32)
+    half = words.shape[1] // 2
+    radius = np.sqrt(-2 * np.log((words[:, :half] + 1.0) / 2**32)) * sigma
+    angle = words[:, half:] * (2 * math.pi / 2**32)
+    wanted = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)[:, :count]
+
+    for stretch in (2, 6, 1000):
+        monkeypatch.setattr("hedgerow.simulations.kernel.draws._STRETCH", stretch)
+        found = np.full((2, count), np.nan, np.float32)
+        normal_draws(words, sigma, found)
+        assert found == pytest.approx(wanted, abs=2e-5)
 
 
 def test_the_stream_is_the_keys_alone() -> None:
@@ -68,8 +86,9 @@ def test_the_trainers_view_gives_a_models_worth_a_step_in_order() -> None:
         parts = np.concatenate([keyed.gaussian(7, 2.0), keyed.gaussian(3, 2.0)])
 
         assert np.array_equal(drawn, stream.poisson_batch(50, 0.3))
-        wanted = normal_draws(noise_words(stream, 10)[None], 10, 2.0)[0].numpy()
-        assert parts[order] == pytest.approx(wanted)
+        wanted = np.empty((1, 10), np.float32)
+        normal_draws(noise_words(stream, 10)[None], 2.0, wanted)
+        assert parts[order] == pytest.approx(wanted[0])
 
 
 def test_a_batch_has_each_example_with_the_rates_probability() -> None:

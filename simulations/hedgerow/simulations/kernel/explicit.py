@@ -128,7 +128,7 @@ class _Trainer:
         stream = job_stream(job.noise_key)
         for _ in range(plan.steps):
             drawn = torch.from_numpy(stream.poisson_batch(len(x), plan.sampling_rate))
-            self._bank.set_gradients(normal_draws(noise_words(stream, size)[None], size, sigma))
+            normal_draws(noise_words(stream, size)[None], sigma, self.gradients)
             for chosen in torch.split(drawn, self._part) if len(drawn) else ():
                 program, rows = self._load(x, target, chosen)
                 program.add_clipped(rows, clip, 1.0)

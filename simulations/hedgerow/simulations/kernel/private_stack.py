@@ -28,6 +28,8 @@ class PrivateRounds:
         self._plans: list[StepPlan] = [job.private for job in jobs if job.private is not None]
         self._streams = [job_stream(job.noise_key) for job in jobs]
         self._compiled, self._bank, self._programs = compiled, bank, programs
+        self._sigma = np.array([[p.noise_multiplier * p.clip_norm_l2] for p in self._plans], np.float32)
+        self._noise = np.empty((len(jobs), compiled.network.n_parameters), np.float32)
 
     def run(self, table: Table, descent: Descent, batch_size: int) -> None:
         """Take all steps."""
@@ -44,8 +46,9 @@ class PrivateRounds:
             rate = self._plans[device].sampling_rate
             drawn.append(stream.poisson_batch(len(self._jobs[device].x), rate) + table.starts[device])
             words.append(noise_words(stream, size))
-        sigma = torch.tensor([[p.noise_multiplier * p.clip_norm_l2] for p in self._plans[:active]])
-        self._bank.set_gradients(normal_draws(np.stack(words), size, sigma).to(self._bank.device))
+        noise = self._noise[:active]
+        normal_draws(np.stack(words), self._sigma[:active], noise)
+        self._bank.set_gradients(torch.from_numpy(noise).to(self._bank.device))
         longest = max((len(rows) for rows in drawn), default=0)
         part = max(1, _CHUNK_VALUES // (size * active))
         for start in range(0, longest, part):
