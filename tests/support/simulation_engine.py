@@ -42,8 +42,12 @@ class InProcessEngine:
     def open(self) -> dict[str, str]:
         return {"kernel": "reference"}
 
+    def hold(self, model: Vector) -> Vector:
+        return model.copy()
+
     def train(self, batch: Batch) -> Answer:
-        self.batches.append(batch)
+        # Its caller changes models in place.
+        self.batches.append(batch._replace(models=[model.copy() for model in batch.models]))
         n = self.setting.n
         total, weight, outcomes, updates = np.zeros(n), 0.0, [], {}
         control = None if batch.control is None else np.zeros(n)

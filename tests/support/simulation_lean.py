@@ -18,7 +18,7 @@ from hedgerow.edge_agent.trainer.sgd import PlainTrainer
 from hedgerow.models.recipe import PublicSet, Recipe, TrainingSet
 from hedgerow.models.recipes import digits
 from hedgerow.shared.job import Job, PrivacySpec, StrategySpec, TrainingSpec
-from hedgerow.simulations.engine.protocol import Batch, Task, Vector
+from hedgerow.simulations.engine.protocol import Answer, Batch, Task, Vector
 from hedgerow.simulations.population.values import FlatData, Phase, Population
 from hedgerow.simulations.scenario.spec import PopulationSpec, Scenario
 
@@ -31,6 +31,12 @@ def make_scenario(recipe: str, devices: int, **changes: Any) -> Scenario:
     job = Job("lean", recipe, PrivacySpec("none"), training=TrainingSpec(batch_size=4, learning_rate=0.05))
     job = msgspec.structs.replace(job, **{"seed": 7, **changes})
     return Scenario("lean", job, PopulationSpec(devices), seed=11)
+
+
+def copied(answer: Answer) -> Answer:
+    """Return an answer that outlives the engine's next one."""
+    control = None if answer.control is None else answer.control.copy()
+    return msgspec.structs.replace(answer, total=answer.total.copy(), control=control)
 
 
 def strategy(name: str, **options: float) -> StrategySpec:

@@ -62,4 +62,4 @@ def tiny_setting(
     scenario = scenario or tiny_scenario(len(counts))
     parameters = RECIPE.check(scenario.job.parameters)
     model = initial_model(RECIPE, parameters, scenario.job.seed)
-    return Setting(scenario, RECIPE, tiny_population(counts, classes, tests), model)
+    return Setting(scenario, RECIPE, tiny_population(counts, classes, tests), model.size)

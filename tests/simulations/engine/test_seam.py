@@ -32,7 +32,7 @@ def test_every_engine_takes_and_gives_what_the_seam_says(engine: type, method: s
 
 
 def test_the_seam_has_what_the_loop_uses_and_engines_have_names_of_their_own() -> None:
-    assert set(METHODS) == {"open", "train", "score", "score_devices", "close"}
+    assert set(METHODS) == {"open", "hold", "train", "score", "score_devices", "close"}
     assert (LeanEngine.name, FlowerEngine.name) == ("lean", "flower")
 
 

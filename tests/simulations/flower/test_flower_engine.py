@@ -16,6 +16,7 @@ import torch
 from tests.support.simulation_lean import (
     SuddenRecipe,
     batch,
+    copied,
     digits_population,
     killed_here,
     make_scenario,
@@ -154,7 +155,7 @@ def test_scaffold_keeps_what_devices_keep_between_rounds() -> None:
     for kind in (FlowerEngine, LeanEngine):
         with kind(scenario, recipe, population, workers=1, choices=REFERENCE) as engine:
             engine.open()
-            first = engine.train(batch(model, tasks(range(4), 1), control=control))
+            first = copied(engine.train(batch(model, tasks(range(4), 1), control=control)))
             second = engine.train(batch(model, tasks(range(4), 2), control=control))
             found.append((first, second))
     for ours, leans in zip(*found, strict=True):

@@ -9,6 +9,7 @@ import torch
 from tests.support.simulation_lean import (
     DIGITS,
     batch,
+    copied,
     digits_population,
     flat,
     make_scenario,
@@ -126,7 +127,7 @@ def test_each_task_trains_from_its_own_version_of_the_model() -> None:
 def test_single_updates_come_back_by_device_where_wanted() -> None:
     population = tiny_population(COUNTS)
     with tiny_engine(2, population) as engine:
-        answer = engine.train(batch(TINY_MODEL, tasks(range(8)), want="each"))
+        answer = copied(engine.train(batch(TINY_MODEL, tasks(range(8)), want="each")))
         again = engine.train(batch(TINY_MODEL + 1, tasks(range(8)), want="each"))
     assert sorted(answer.updates) == WITH_DATA
     for device, expected in zip(WITH_DATA, tiny_updates(WITH_DATA), strict=True):

@@ -10,6 +10,7 @@ import torch
 from tests.support.simulation_lean import (
     DIGITS,
     batch,
+    copied,
     digits_population,
     make_scenario,
     strategy,
@@ -82,7 +83,7 @@ def test_control_travels_beside_the_update() -> None:
 
 def test_weights_are_of_updates_and_not_of_control() -> None:
     with scaffold_engine() as engine:
-        light = engine.train(batch(MODEL, tasks([0, 1])))
+        light = copied(engine.train(batch(MODEL, tasks([0, 1]))))
         heavy = engine.train(batch(MODEL, tasks([0, 1], weight=8.0)))
     np.testing.assert_allclose(heavy.total, 8 * light.total)
     np.testing.assert_array_equal(heavy.control, light.control)
@@ -91,7 +92,7 @@ def test_weights_are_of_updates_and_not_of_control() -> None:
 def test_a_rejected_device_changes_neither_control() -> None:
     broken = tasks([0], attack=Attack("nan"))
     with scaffold_engine() as engine:
-        first = engine.train(batch(MODEL, broken))
+        first = copied(engine.train(batch(MODEL, broken)))
         second = engine.train(batch(MODEL, tasks([0], round=2)))
     with scaffold_engine() as engine:
         alone = engine.train(batch(MODEL, tasks([0], round=2)))

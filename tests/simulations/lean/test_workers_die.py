@@ -43,7 +43,9 @@ def honest(rounds: int = 1, name: str = "fedavg") -> list[Doubles]:
     scenario = make_scenario("tiny", 8, strategy=strategy(name))
     with LeanEngine(scenario, TINY, population(), workers=0, choices=REFERENCE) as engine:
         engine.open()
-        return [engine.train(batch(MODEL, tasks(range(8), round=r))).total for r in range(1, rounds + 1)]
+        return [
+            engine.train(batch(MODEL, tasks(range(8), round=r))).total.copy() for r in range(1, rounds + 1)
+        ]
 
 
 def children() -> list[psutil.Process]:
@@ -140,7 +142,7 @@ def test_control_kept_by_devices_is_as_if_nobody_had_died(tmp_path: Path) -> Non
         for round in (1, 2, 3):
             if round == 2:
                 (tmp_path / "once").touch()
-            totals.append(engine.train(batch(MODEL, tasks(range(8), round=round))).total)
+            totals.append(engine.train(batch(MODEL, tasks(range(8), round=round))).total.copy())
     assert not (tmp_path / "once").exists()
     for total, expected in zip(totals, honest(3, "scaffold"), strict=True):
         np.testing.assert_array_equal(total, expected)

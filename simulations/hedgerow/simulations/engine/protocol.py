@@ -75,7 +75,8 @@ class Answer(msgspec.Struct, frozen=True):
     """What a batch came to: ``total`` is the exact weighted sum of what counts, float64 ``(n,)``, with ``weight`` and ``count``.
 
     ``updates`` holds each counted task's update by device with ``want = "each"``, else it is empty. ``control`` is the sum of the
-    devices' control changes with SCAFFOLD. ``outcomes`` are in the order of the tasks.
+    devices' control changes with SCAFFOLD. ``outcomes`` are in the order of the tasks. ``total`` and ``control`` may be the engine's
+    own memory: they hold until it trains again, and whoever got them may write there.
     """
 
     total: Doubles
@@ -103,6 +104,12 @@ class Engine(Protocol):
 
     def open(self) -> dict[str, str]:
         """Start, choose among its paths, and return what it chose (kept in the run's record, and replayed from there)."""
+
+    def hold(self, model: Vector) -> Vector:
+        """Return ``model``, float32 ``(n,)``, copied to memory from which the open engine trains and scores without another copy.
+
+        It is the caller's to change between calls, until the engine is closed; holding again overwrites it.
+        """
 
     def train(self, batch: Batch) -> Answer:
         """Train all tasks. A worker that dies is replaced and its tasks are done again; raises EngineError if that fails too."""

@@ -39,6 +39,12 @@ class Arena:
             self._grow(needed)
         return np.frombuffer(self._memory, self._dtype, count).reshape(shape)
 
+    def begins_with(self, array: npt.NDArray[Any]) -> bool:
+        """Return whether ``array`` is the beginning of this memory, and not merely equal to it."""
+        if not 0 < array.nbytes <= self._bytes or not array.flags.c_contiguous:
+            return False
+        return array.ctypes.data == np.frombuffer(self._memory, np.uint8, 1).ctypes.data
+
     def close(self) -> None:
         """Give the memory back once no array of it is left. Idempotent."""
         self._memory, self._bytes = bytearray(), 0

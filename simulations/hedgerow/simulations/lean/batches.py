@@ -29,8 +29,8 @@ class Plan(NamedTuple):
     control: bool
 
 
-def plan(batch: Batch, world: World, group: int, workers: int, *, control: bool) -> Plan:
-    """Return how ``batch`` is carried out.
+def plan(batch: Batch, world: World, group: int, workers: int, *, control: bool, held: bool = False) -> Plan:
+    """Return how ``batch`` is carried out; ``held`` tells that its only model is the held one.
 
     Raises ValueError for a task of a device, model or weight that there is not, EngineError if single updates are
     wanted of more than fit ``MAX_EACH_BYTES``.
@@ -43,7 +43,7 @@ def plan(batch: Batch, world: World, group: int, workers: int, *, control: bool)
     orders = [
         TrainOrder(
             units=bundle,
-            models=len(batch.models),
+            models=0 if held else len(batch.models),
             batch=len(batch.tasks),
             exponent=exponent,
             control_exponent=control_exponent,
@@ -55,13 +55,19 @@ def plan(batch: Batch, world: World, group: int, workers: int, *, control: bool)
     return Plan(orders, exponent, control_exponent, control)
 
 
-def load(batch: Batch, shared: Shared, n: int, *, control: bool) -> None:
+def is_held(batch: Batch, shared: Shared) -> bool:
+    """Return whether the batch's only model is the one that the engine holds for its caller."""
+    return len(batch.models) == 1 and shared.held.begins_with(batch.models[0])
+
+
+def load(batch: Batch, shared: Shared, n: int, *, control: bool, held: bool = False) -> None:
     """Put the batch's models, and the control variate, where workers see them. Raises ValueError for another shape."""
-    models = shared.models.array(len(batch.models), n)
     for version in sorted({task.version for task in batch.tasks}):
-        models[version] = _of_size(batch.models[version], n, f"model {version}")
+        values = of_size(batch.models[version], n, f"model {version}")
+        if not held:
+            shared.models.array(len(batch.models), n)[version] = values
     if control:
-        shared.control.array(n)[:] = 0 if batch.control is None else _of_size(batch.control, n, "control")
+        shared.control.array(n)[:] = 0 if batch.control is None else of_size(batch.control, n, "control")
         shared.control_sums.array(n)
     shared.sums.array(n)
     if batch.want == "each":
@@ -76,7 +82,7 @@ def clear(shared: Shared, n: int, *, control: bool) -> None:
 
 
 def answer_of(batch: Batch, planned: Plan, answers: Iterable[bytes], shared: Shared, n: int) -> Answer:
-    """Return what the batch came to. Raises EngineError or StorageError with what a worker said."""
+    """Return what the batch came to, in the sums' own memory. Raises EngineError or StorageError with what a worker said."""
     outcomes: list[Outcome | None] = [None] * len(batch.tasks)
     for reply in decoded(answers):
         if isinstance(reply, Trained):
@@ -125,7 +131,8 @@ def _cost(task: Task, world: World) -> float:
     return cost_of(task, examples, world.training.local_epochs)
 
 
-def _of_size(values: Vector, n: int, what: str) -> Vector:
+def of_size(values: Vector, n: int, what: str) -> Vector:
+    """Return ``values`` if they are float32 ``(n,)``. Raises ValueError naming ``what`` they are."""
     if values.shape != (n,) or values.dtype != np.float32:
         raise ValueError(f"{what}: expected float32 ({n},), got {values.dtype} {values.shape}")
     return values

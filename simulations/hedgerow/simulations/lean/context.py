@@ -6,11 +6,15 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from hedgerow.shared.job import TrainingSpec
+from hedgerow.shared.packing import Vector
 from hedgerow.simulations.lean.arena import Arena, Stripes
 from hedgerow.simulations.population.values import Population
 from hedgerow.simulations.scenario.spec import Scenario
+
+Models = npt.NDArray[np.float32]
 
 
 class World(NamedTuple):
@@ -32,8 +36,12 @@ class World(NamedTuple):
 
 @dataclass(frozen=True)
 class Shared:
-    """The arrays that parent and workers share: sums int64, all others float32. ``stripes`` guards the sums among processes."""
+    """The arrays that parent and workers share: sums int64, all others float32. ``stripes`` guards the sums among processes.
 
+    ``held`` is a model that the engine's caller keeps here; ``models`` are copies of those that are elsewhere.
+    """
+
+    held: Arena
     models: Arena
     control: Arena
     sums: Arena
@@ -47,6 +55,7 @@ class Shared:
     def make(cls, *, shared: bool) -> Shared:
         """Return empty arenas, in memory that forked processes share or in this process's own."""
         return cls(
+            held=Arena("held", np.float32, shared=shared),
             models=Arena("models", np.float32, shared=shared),
             control=Arena("control", np.float32, shared=shared),
             sums=Arena("sums", np.int64, shared=shared),
@@ -57,9 +66,20 @@ class Shared:
             stripes=Stripes() if shared else None,
         )
 
+    def base(self, models: int, n: int) -> Models:
+        """Return the models that an order means, ``(models, n)``: with none, the held one is the only."""
+        return self.models.array(models, n) if models else self.held.array(1, n)
+
+    def show(self, model: Vector) -> int:
+        """Put ``model``, float32 ``(n,)``, where workers see it; return what ``base`` then calls it."""
+        if self.held.begins_with(model):
+            return 0
+        self.models.array(1, model.size)[0] = model
+        return 1
+
     def close(self) -> None:
         """Give everything back. Idempotent."""
-        arenas = (self.models, self.control, self.sums, self.control_sums)
+        arenas = (self.held, self.models, self.control, self.sums, self.control_sums)
         for arena in (*arenas, self.updates, self.inputs, self.outputs):
             arena.close()
         if self.stripes is not None:

@@ -21,7 +21,7 @@ from hedgerow.shared.errors import ConfigError
 from hedgerow.simulations.engine.errors import EngineError
 from hedgerow.simulations.engine.protocol import Answer, Batch, DeviceScores, Vector
 from hedgerow.simulations.lean import choosing
-from hedgerow.simulations.lean.batches import answer_of, clear, load, plan
+from hedgerow.simulations.lean.batches import answer_of, clear, is_held, load, of_size, plan
 from hedgerow.simulations.lean.choosing import Chosen
 from hedgerow.simulations.lean.context import Shared, World
 from hedgerow.simulations.lean.evaluation import device_scores, predictor
@@ -90,6 +90,13 @@ class LeanEngine:
                 self._running = self._started()
         return self._running.chosen.recorded(self._running.pool.size)
 
+    def hold(self, model: Vector) -> Vector:
+        """Return a copy of ``model`` in the memory that workers train from. Raises ValueError for a model of another shape."""
+        running = self._opened()
+        held: Vector = running.shared.held.array(running.world.n)
+        held[:] = of_size(model, running.world.n, "model")
+        return held
+
     def train(self, batch: Batch) -> Answer:
         """Train all tasks. A worker that dies is replaced and the batch done again: the same bits come out.
 
@@ -97,9 +104,10 @@ class LeanEngine:
         cannot be written; ValueError for a batch that makes no sense.
         """
         running, n = self._opened(), self._opened().world.n
-        control = isinstance(running.keeping, Scaffold)
-        planned = plan(batch, running.world, running.chosen.group, running.pool.size, control=control)
-        load(batch, running.shared, n, control=control)
+        control, held = isinstance(running.keeping, Scaffold), is_held(batch, running.shared)
+        chosen, size = running.chosen, running.pool.size
+        planned = plan(batch, running.world, chosen.group, size, control=control, held=held)
+        load(batch, running.shared, n, control=control, held=held)
         orders = [encoder.encode(order) for order in planned.orders]
         with one_thread():
             answers = running.pool.run(orders, lambda: clear(running.shared, n, control=control))

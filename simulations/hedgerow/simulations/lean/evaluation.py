@@ -26,12 +26,12 @@ ROWS: Final = 512
 
 def predictor(model: Vector, kernel: Kernel, pool: Pool, shared: Shared) -> Predict:
     """Return the function from inputs ``(k, *input)`` to outputs ``(k, *output)`` of ``model``, float32."""
-    shared.models.array(1, model.size)[0] = model
+    shown = shared.show(model)
 
     def predict(x: Floats) -> Floats:
         if len(x) <= ROWS or pool.size == 1:
             return in_parts(model, kernel, x)
-        return _spread(kernel.forward(model, x[:1]).shape[1:], x, pool, shared)
+        return _spread(kernel.forward(model, x[:1]).shape[1:], x, pool, shared, shown)
 
     return predict
 
@@ -46,11 +46,13 @@ def device_scores(
     model: Vector, devices: Sequence[int], round: int, world: World, pool: Pool, shared: Shared
 ) -> DeviceScores:
     """Return the scores of ``model`` on each device's own held-out examples, in the order asked for."""
-    shared.models.array(1, world.n)[0] = model
+    shown = shared.show(model)
     test = world.population.test_at(round)
     counts = [1 + (0 if test is None else test.count(device)) for device in devices]
     parts = stretches(counts, ROWS)
-    orders = [encoder.encode(ScoreOrder(tuple(int(d) for d in devices[part]), round)) for part in parts]
+    orders = [
+        encoder.encode(ScoreOrder(tuple(int(d) for d in devices[part]), round, shown)) for part in parts
+    ]
     found: dict[int, tuple[float, float]] = {}
     for reply in decoded(pool.run(orders, _nothing)):
         if isinstance(reply, Scored):
@@ -59,12 +61,12 @@ def device_scores(
     return DeviceScores(np.asarray(devices, np.int64), scores[:, 0].copy(), scores[:, 1].copy())
 
 
-def _spread(output: tuple[int, ...], x: Floats, pool: Pool, shared: Shared) -> Floats:
+def _spread(output: tuple[int, ...], x: Floats, pool: Pool, shared: Shared, shown: int) -> Floats:
     rows, shape = len(x), x.shape[1:]
     shared.inputs.array(rows, *shape)[:] = x
     out = shared.outputs.array(rows, *output)
     orders = [
-        encoder.encode(PredictOrder(at, min(rows, at + ROWS), rows, shape, output))
+        encoder.encode(PredictOrder(at, min(rows, at + ROWS), rows, shape, output, shown))
         for at in range(0, rows, ROWS)
     ]
     decoded(pool.run(orders, _nothing))

@@ -102,6 +102,8 @@ class Adder:
 
 
 def as_doubles(total: Ints, exponent: int) -> Doubles:
-    """Return the sum that ``total`` stands for, float64 ``(n,)``, rounded once."""
-    doubles = total.astype(np.float64)
-    return np.ldexp(doubles, -exponent, out=doubles)
+    """Return the sum that ``total`` stands for, float64 ``(n,)``, rounded once: in its place, the integers are gone."""
+    doubles: Doubles = total.view(np.float64)
+    for at in range(0, total.size, BLOCK):
+        np.ldexp(total[at : at + BLOCK].astype(np.float64), -exponent, out=doubles[at : at + BLOCK])
+    return doubles

@@ -17,7 +17,7 @@ class Unit(msgspec.Struct, frozen=True, array_like=True):
 class TrainOrder(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """Train ``units`` and add what counts to the sum on the lattice ``2**-exponent``.
 
-    ``models`` and ``batch`` are how many models and tasks the batch has: the shapes of the shared arrays.
+    ``models`` and ``batch`` are how many models and tasks the batch has: the shapes of the shared arrays; no model is the held one.
     """
 
     units: tuple[Unit, ...]
@@ -30,20 +30,25 @@ class TrainOrder(msgspec.Struct, frozen=True, array_like=True, tag=1):
 
 
 class PredictOrder(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    """Give the outputs of rows ``first`` to ``last`` of the shared input ``(rows, *shape)``, into the shared ``(rows, *output)``."""
+    """Give the outputs of rows ``first`` to ``last`` of the shared input ``(rows, *shape)``, into the shared ``(rows, *output)``.
+
+    ``models`` is 1 for the first of the shared models, 0 for the held one.
+    """
 
     first: int
     last: int
     rows: int
     shape: tuple[int, ...]
     output: tuple[int, ...]
+    models: int = 1
 
 
 class ScoreOrder(msgspec.Struct, frozen=True, array_like=True, tag=3):
-    """Score the shared model on these devices' own held-out examples."""
+    """Score the shared model (``models`` as in ``PredictOrder``) on these devices' own held-out examples."""
 
     devices: tuple[int, ...]
     round: int
+    models: int = 1
 
 
 Order = TrainOrder | PredictOrder | ScoreOrder

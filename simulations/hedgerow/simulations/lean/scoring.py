@@ -17,7 +17,7 @@ from hedgerow.simulations.lean.messages import Predicted, PredictOrder, Scored, 
 
 
 class Scoring:
-    """Evaluates the first of the shared models."""
+    """Evaluates the first of the shared models, or the held one."""
 
     def __init__(
         self, world: World, recipe: Recipe, kernel: Kernel, keeping: Keeping, shared: Shared
@@ -30,7 +30,7 @@ class Scoring:
 
     def predict(self, order: PredictOrder) -> Predicted:
         """Write the outputs of the rows asked for."""
-        model = self._shared.models.array(1, self._world.n)[0]
+        model = self._shared.base(order.models, self._world.n)[0]
         x = self._shared.inputs.array(order.rows, *order.shape)[order.first : order.last]
         out = self._shared.outputs.array(order.rows, *order.output)
         out[order.first : order.last] = self._kernel.forward(model, x)
@@ -38,7 +38,7 @@ class Scoring:
 
     def score(self, order: ScoreOrder) -> Scored:
         """Return each device's mean loss and share of hits; NaN without examples, the share also without labels."""
-        model = self._shared.models.array(1, self._world.n)[0]
+        model = self._shared.base(order.models, self._world.n)[0]
         scores = [self._device(model, device, order.round) for device in order.devices]
         return Scored(order.devices, tuple(loss for loss, _ in scores), tuple(hits for _, hits in scores))
 

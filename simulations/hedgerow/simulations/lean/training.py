@@ -74,7 +74,7 @@ class Training:
         return outcomes
 
     def _rows(self, unit: Unit, order: TrainOrder, control: Vector | None) -> list[_Row]:
-        models = self._shared.models.array(order.models, self._world.n)
+        models = self._shared.base(order.models, self._world.n)
         jobs = [(at, task, self._job(task, models[task.version])) for at, task in enumerate(unit.tasks)]
         able = [one for one in jobs if len(one[2].x)]
         self._updates = self._kernel.room(len(able))

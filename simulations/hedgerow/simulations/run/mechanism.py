@@ -52,7 +52,7 @@ class Mechanism(Protocol):
         """Return what ``round`` costs whom; ``trained`` are the devices that draw noise in it."""
 
     def release(self, round: int, total: Doubles, weight: float, state: bytes) -> Noised:
-        """Return the sum as it may be used."""
+        """Return the sum as it may be used; ``total`` may be written over."""
 
     def epsilon(self, spending: Spending) -> float | None:
         """Return ε of what was spent, the largest over devices; None where there is none to tell."""

@@ -48,10 +48,12 @@ class CentralPoisson:
         return (Charge(CentralRounds(self.plan.sampling_rate, self.plan.noise_multiplier, 1)),)
 
     def release(self, round: int, total: Doubles, weight: float, state: bytes) -> Noised:
-        """Return the noisy sum and the constant that it is divided by; ``weight`` plays no part."""
+        """Return the noisy sum, in its place, and the constant that it is divided by; ``weight`` plays no part."""
         del weight
         stream = SeededStream.of(self._seed, "central-noise", round)
-        noisy = add_central_noise(total, self.plan.noise_multiplier, self.plan.clip_norm_l2, stream)
+        noisy = add_central_noise(
+            total, self.plan.noise_multiplier, self.plan.clip_norm_l2, stream, out=total
+        )
         return Noised(noisy, self.plan.denominator, state)
 
     def epsilon(self, spending: Spending) -> float:

@@ -201,6 +201,7 @@ class _Playing:
         if saved is None:
             return self._run.begin()
         state = saving.state_of(saved, self._run.setting.population.devices)
+        state.model = self._run.engine.hold(state.model)
         for entry in self._run.ledger:
             if entry.trial == self._run.trial and entry.round <= state.round:
                 self._run.spending.add(entry.charges)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from hedgerow.server.aggregation.aggregator import AggregationError
 from hedgerow.server.rounds.rules import Release, may_release
 from hedgerow.simulations.engine.protocol import Answer
@@ -25,8 +27,10 @@ def release(
     noised = run.mechanism.release(round, answer.total, weight, state.mechanism)
     gathered = Gathered(round, noised.total, noised.weight, answer, weights)
     try:
-        state.rule, state.model = run.rule.release(state.rule, state.model, gathered)
+        state.rule, after = run.rule.release(state.rule, state.model, gathered)
     except AggregationError as error:
         return (f"not released: {error}",)
+    # In place: it is where the engine trains from. In one call: Ctrl-C comes before it or after it.
+    np.copyto(state.model, after)
     state.mechanism = noised.state
     return (short,) if decision is Release.RELEASE_WITH_ALERT else ()

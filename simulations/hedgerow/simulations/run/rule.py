@@ -18,6 +18,8 @@ from hedgerow.simulations.run.setting import Setting
 
 Doubles = npt.NDArray[np.float64]
 SIMULATED_ONLY = ("fedbuff", "fedper", "scaffold")
+AVERAGING = ("fedavg", "fedprox")
+_BLOCK = 1 << 16
 
 
 class Gathered(NamedTuple):
@@ -42,18 +44,48 @@ class Rule(Protocol):
         """Return what goes to the devices beside the model."""
 
     def release(self, state: bytes, model: Vector, gathered: Gathered) -> tuple[bytes, Vector]:
-        """Return state and model after the round. Raises AggregationError if these updates do not suffice."""
+        """Return state and model after the round; ``model`` is left as it is, ``gathered.total`` may be written over.
+
+        Raises AggregationError if these updates do not suffice.
+        """
 
 
-class StreamingRule:
-    """An algorithm of the server's own over a sum. The last ``personal`` values of the model never move."""
+class AveragingRule:
+    """The server's FedAvg over a sum. The last ``personal`` values of the model never move."""
 
     want: Literal["sum", "each"] = "sum"
 
-    def __init__(self, algorithm: Algorithm, n: int, personal: int = 0) -> None:
+    def __init__(self, server_learning_rate: float, personal: int = 0) -> None:
+        self._average = fedavg(server_learning_rate)
+        self._personal = personal
+
+    def initial(self) -> bytes:
+        """Return no state."""
+        return b""
+
+    def control(self, state: bytes) -> None:
+        """Return nothing: the model is all that devices get."""
+
+    def release(self, state: bytes, model: Vector, gathered: Gathered) -> tuple[bytes, Vector]:
+        """Return the model after the round, in the sum's memory: block by block, what is written was read before."""
+        total = gathered.total
+        after: Vector = total.view(np.float32)[: model.size]
+        shared = model.size - self._personal
+        total[shared:] = 0.0
+        for at in range(0, model.size, _BLOCK):
+            part = slice(at, at + _BLOCK)
+            _, after[part] = self._average.apply(b"", model[part], total[part], gathered.weight)
+        return state, after
+
+
+class StreamingRule:
+    """An algorithm of the server's own over a sum, with what it remembers."""
+
+    want: Literal["sum", "each"] = "sum"
+
+    def __init__(self, algorithm: Algorithm, n: int) -> None:
         self._algorithm = algorithm
         self._n = n
-        self._personal = personal
 
     def initial(self) -> bytes:
         """Return the algorithm's first state."""
@@ -64,11 +96,7 @@ class StreamingRule:
 
     def release(self, state: bytes, model: Vector, gathered: Gathered) -> tuple[bytes, Vector]:
         """Return one step of the algorithm."""
-        total = gathered.total
-        if self._personal:
-            total = total.copy()
-            total[self._n - self._personal :] = 0.0
-        return self._algorithm.apply(state, model, total, gathered.weight)
+        return self._algorithm.apply(state, model, gathered.total, gathered.weight)
 
 
 class ScaffoldRule:
@@ -139,6 +167,6 @@ def make_rule(setting: Setting) -> Rule:
         return FlowerRule(setting.scenario.job, setting.n)
     if spec.name == "scaffold":
         return ScaffoldRule(setting.n, setting.population.devices, spec.server_learning_rate)
-    if spec.name in SIMULATED_ONLY:
-        return StreamingRule(fedavg(spec.server_learning_rate), setting.n, setting.personal)
+    if spec.name in (*AVERAGING, *SIMULATED_ONLY):
+        return AveragingRule(spec.server_learning_rate, setting.personal)
     return StreamingRule(algorithm_for(spec), setting.n)

@@ -57,14 +57,13 @@ class Run:
     def begin(self) -> State:
         """Return the state before the first round, with the scores of the untrained model."""
         setting = self.setting
+        model = self.engine.hold(setting.model)
         return State(
-            model=setting.model,
+            model=model,
             rule=self.rule.initial(),
             mechanism=self.mechanism.initial(),
             totals=Totals.of(setting.population.devices),
-            initial_scores=central_scores(self.engine, setting.model)
-            if setting.scenario.evaluation.central
-            else {},
+            initial_scores=central_scores(self.engine, model) if setting.scenario.evaluation.central else {},
         )
 
     def charge(self, round: int, trained: Sequence[int]) -> None:

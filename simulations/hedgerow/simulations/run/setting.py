@@ -20,19 +20,22 @@ PERSONAL_OPTION = "personal_tensors"
 class Setting(NamedTuple):
     """Values that stay the same in all rounds. ``scenario.job.parameters`` have the recipe's defaults filled in.
 
-    ``model`` float32 ``(n,)`` is the untrained one; its last ``personal`` values stay on the devices (``fedper``).
+    A model has ``n`` values, of which the last ``personal`` stay on the devices (``fedper``).
     """
 
     scenario: Scenario
     recipe: Recipe
     population: Population
-    model: Vector
+    n: int
     personal: int = 0
 
     @property
-    def n(self) -> int:
-        """Return how many values the model has."""
-        return int(self.model.size)
+    def model(self) -> Vector:
+        """Return the untrained model, float32 ``(n,)``: made anew at each call, it is not kept."""
+        from hedgerow.edge_agent.trainer.local import initial_model
+
+        job = self.scenario.job
+        return initial_model(self.recipe, self.recipe.check(job.parameters), job.seed)
 
     @property
     def bytes_up(self) -> int:
@@ -53,7 +56,7 @@ def make_setting(named: NamedScenario) -> Setting:
 
     Raises ConfigError naming the field, for what only recipe and data can tell.
     """
-    # All three load torch or the data: not before somebody asks for a run.
+    # Both load torch or the data: not before somebody asks for a run.
     from hedgerow.edge_agent.trainer.local import initial_model
     from hedgerow.simulations.population.build import build_population
 
@@ -63,8 +66,8 @@ def make_setting(named: NamedScenario) -> Setting:
     job = msgspec.structs.replace(scenario.job, parameters=parameters)
     scenario = msgspec.structs.replace(scenario, job=job)
     population = build_population(scenario, recipe, named.base)
-    model = initial_model(recipe, parameters, job.seed)
-    return Setting(scenario, recipe, population, model, personal_values(scenario, recipe))
+    n = initial_model(recipe, parameters, job.seed).size
+    return Setting(scenario, recipe, population, n, personal_values(scenario, recipe))
 
 
 def personal_values(scenario: Scenario, recipe: Recipe) -> int:

@@ -33,7 +33,7 @@ class Totals:
 
 @dataclass
 class State:
-    """``round`` counts releases so far. ``flight`` is what an asynchronous run has under way."""
+    """``round`` counts releases so far. ``model`` is the engine's memory and changes in place. ``flight`` is what an asynchronous run has under way."""
 
     model: Vector
     rule: bytes
