@@ -22,6 +22,7 @@ from hedgerow.simulations.bench.simulation_peers.task import CHECK_STEPS, PeerTa
 from hedgerow.simulations.engine.protocol import Batch, Engine, Task
 from hedgerow.simulations.lean.engine import LeanEngine
 from hedgerow.simulations.population.values import FlatData, Phase, Population
+from hedgerow.simulations.run.rule import AveragingRule, Gathered
 from hedgerow.simulations.scenario.spec import PopulationSpec, Scenario
 
 CLIP = 1.0
@@ -34,6 +35,7 @@ class LeanRounds:
         self._task, self._workers, self._closing = task, workers, closing
         self._recipe = find_recipe(task.recipe)
         self._population = population_of(task)
+        self._rule = AveragingRule(1.0)
         self._engine: Engine | None = None
 
     def configure(self, setup: Setup) -> None:
@@ -45,7 +47,7 @@ class LeanRounds:
         self._closing.callback(self._engine.close)
         chosen = self._engine.open()
         sys.stdout.write(f"{setup}: {chosen}\n")
-        self._setup, self._round, self._model = setup, 0, self._task.model.copy()
+        self._setup, self._round, self._model = setup, 0, self._engine.hold(self._task.model)
 
     def rounds(self, n: int) -> list[float]:
         """Run and time ``n`` rounds."""
@@ -67,9 +69,8 @@ class LeanRounds:
         answer = self._engine.train(Batch([self._model], tasks))
         if answer.count != len(tasks):
             raise RuntimeError(f"{len(tasks) - answer.count} of {len(tasks)} updates were rejected")
-        mean = np.divide(answer.total, answer.weight, out=answer.total)
-        mean += self._model
-        self._model = mean.astype(np.float32)
+        gathered = Gathered(self._round, answer.total, answer.weight, answer, {})
+        np.copyto(self._model, self._rule.release(b"", self._model, gathered)[1])
 
     def _plan(self, device: int) -> StepPlan | None:
         """Return what Opacus does for this device: an epoch of Poisson draws, or all examples in every step."""
