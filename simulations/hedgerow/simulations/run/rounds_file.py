@@ -29,10 +29,13 @@ class RoundsFile:
 
     def add(self, record: RoundRecord) -> None:
         """Append one round. Raises StorageError naming the path."""
+        line = msgspec.json.encode(record) + b"\n"
         try:
-            self._file.write(msgspec.json.encode(record) + b"\n")
+            written = self._file.write(line)
         except OSError as error:
             raise StorageError(f"{self._path}: cannot be written: {error.strerror}") from error
+        if written != len(line):
+            raise StorageError(f"{self._path}: cannot be written: the disk is full")
 
     def close(self) -> None:
         """Close the file. Idempotent."""
