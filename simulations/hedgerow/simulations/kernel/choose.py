@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -52,6 +52,10 @@ class Choice(NamedTuple):
         return make_kernel(self.name, recipe, parameters, training, device, group=self.group)
 
 
+Timed = Callable[[Choice, int, float], float]
+"""Seconds a step of a choice on so many jobs, taking about so many seconds. Raises UnsupportedError where it cannot be had."""
+
+
 def read_choice(text: str) -> Choice:
     """Return the choice that ``Choice.text`` wrote. Raises ConfigError for anything else."""
     name, _, group = text.partition(":")
@@ -70,33 +74,45 @@ def choose_kernel(
     jobs: Sequence[LocalJob],
     device: str = "cpu",
     seconds: float = 0.4,
+    timed: Timed | None = None,
 ) -> Choice:
     """Return the faster of ``explicit`` and ``stacked`` on ``jobs``, which should be like the run's: sizes, epochs, privacy.
 
     Takes about ``seconds`` of processor time, a few steps more where one call alone takes longer. ``reference`` is chosen where
-    neither can train the recipe; off the CPU, ``stacked`` without asking.
+    neither can train the recipe; off the CPU, ``stacked`` without asking. ``timed`` times elsewhere than in this process.
     """
     if device != "cpu":
         return Choice("stacked", GROUP, {})
+
+    def here(choice: Choice, count: int, budget_s: float) -> float:
+        return seconds_a_step(choice.make(recipe, parameters, training), jobs, training, count, budget_s)
+
     timings: dict[str, float] = {}
     tried: set[str] = set()
     best = Choice("reference", 1, timings)
-    sample = shortened([job for job in jobs if len(job.x) or job.private is not None], training)
-    for candidate in _candidates(len(jobs[0].model) if len(jobs) else 0, len(sample)):
+    for candidate in _candidates(len(jobs[0].model) if len(jobs) else 0, len(_trainable(jobs))):
         if "stacked" in tried and best.name != "stacked":
             break  # small groups lose already: larger ones cost more to try
         tried.add(candidate.name)
+        count = _EXPLICIT_JOBS if candidate.name == "explicit" else candidate.group
         try:
-            kernel = candidate.make(recipe, parameters, training)
+            used = (timed or here)(candidate, count, seconds / 4)
         except UnsupportedError:
             continue
-        count = _EXPLICIT_JOBS if candidate.name == "explicit" else candidate.group
-        used = _seconds_a_step(kernel, _spread(sample, count), seconds / 4)
         timings[candidate.text] = used
-        del kernel  # before the next one takes as much
         if best.name == "reference" or used < MARGIN * timings[best.text]:
             best = Choice(candidate.name, candidate.group, timings)
     return best
+
+
+def seconds_a_step(
+    kernel: Kernel, jobs: Sequence[LocalJob], training: TrainingSpec, count: int, budget_s: float
+) -> float:
+    """Return the least processor time that a step of ``kernel`` takes on ``count`` of the jobs, shortened, from small to large.
+
+    Takes about ``budget_s`` after one call to get warm. Infinite if there is no step.
+    """
+    return _least(kernel, _spread(shortened(_trainable(jobs), training), count), budget_s)
 
 
 def shortened(jobs: Sequence[LocalJob], training: TrainingSpec) -> list[LocalJob]:
@@ -145,8 +161,11 @@ def _spread(jobs: Sequence[LocalJob], count: int) -> list[LocalJob]:
     return [by_size[n] for n in places]
 
 
-def _seconds_a_step(kernel: Kernel, jobs: Sequence[LocalJob], budget_s: float) -> float:
-    """Return the least processor time a step of ``train(jobs)``, after one call to get warm. Infinite if there is no step."""
+def _trainable(jobs: Sequence[LocalJob]) -> list[LocalJob]:
+    return [job for job in jobs if len(job.x) or job.private is not None]
+
+
+def _least(kernel: Kernel, jobs: Sequence[LocalJob], budget_s: float) -> float:
     if not jobs:
         return float("inf")
     parts = [jobs[at : at + kernel.group] for at in range(0, len(jobs), kernel.group)]

@@ -14,9 +14,11 @@ import torch
 from hedgerow.edge_agent.trainer.local import initial_model
 from hedgerow.edge_agent.trainer.plan import StepPlan, schedule
 from hedgerow.models.recipe import Parameters, Recipe
-from hedgerow.simulations.kernel.choose import choose_kernel, read_choice
+from hedgerow.shared.job import TrainingSpec
+from hedgerow.simulations.kernel.choose import Choice, choose_kernel, read_choice
 from hedgerow.simulations.kernel.protocol import Kernel, LocalJob
 from hedgerow.simulations.lean.grouping import MAX_BUNDLE
+from hedgerow.simulations.lean.trying import Trial, in_words
 from hedgerow.simulations.population.values import Population
 from hedgerow.simulations.scenario.spec import Scenario
 
@@ -25,6 +27,9 @@ MOST_JOBS: Final = 128
 
 LEAST_JOBS: Final = 8
 
+SKIPPED: Final = "skipped"
+"""What a record calls the kernels that ended their process."""
+
 
 class Chosen(NamedTuple):
     """A kernel ready to train, and how many devices it is given at once at most: both show in the last bits of a model."""
@@ -32,10 +37,17 @@ class Chosen(NamedTuple):
     kernel: Kernel
     group: int
     device: str
+    skipped: str = ""
+    """Kernels that ended their process when they were tried, and by what."""
 
     def recorded(self, workers: int) -> dict[str, str]:
         """Return the choice as a run keeps it; ``workers`` is for information, it shows in no result."""
-        return {"kernel": f"{self.kernel.name}:{self.group}", "device": self.device, "workers": str(workers)}
+        record = {
+            "kernel": f"{self.kernel.name}:{self.group}",
+            "device": self.device,
+            "workers": str(workers),
+        }
+        return record | ({SKIPPED: self.skipped} if self.skipped else {})
 
 
 def choose(
@@ -44,19 +56,48 @@ def choose(
     scenario: Scenario,
     population: Population,
     choices: Mapping[str, str],
+    *,
+    apart: bool = False,
 ) -> Chosen:
     """Return what ``choices`` name, or else what is fastest on devices of ``population``, on a GPU if there is one.
 
-    Raises ConfigError for choices that there are not, UnsupportedError for some that cannot be had here.
+    With ``apart`` kernels are tried in a forked process: one that ends it by a signal is skipped and noted. Raises ConfigError
+    for choices that there are not, UnsupportedError for some that cannot be had here, EngineError if nothing can be trained.
     """
     training = scenario.job.training
     device = choices.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
-    if "kernel" in choices:
-        choice = read_choice(choices["kernel"])
-    else:
+    given = read_choice(choices["kernel"]) if "kernel" in choices else None
+    skipped = choices.get(SKIPPED, "")
+    if apart and device == "cpu":
+        jobs = sample_jobs(recipe, parameters, scenario, population) if given is None else []
+        with Trial(recipe, parameters, training, jobs) as trial:
+            choice = _tried(trial, recipe, parameters, training, jobs, given)
+            skipped = in_words(trial.skipped) or skipped
+    elif given is None:
         jobs = sample_jobs(recipe, parameters, scenario, population)
         choice = choose_kernel(recipe, parameters, training, jobs, device)
-    return Chosen(choice.make(recipe, parameters, training, device), min(choice.group, MAX_BUNDLE), device)
+    else:
+        choice = given
+    kernel = choice.make(recipe, parameters, training, device)
+    return Chosen(kernel, min(choice.group, MAX_BUNDLE), device, skipped)
+
+
+def _tried(
+    trial: Trial,
+    recipe: Recipe,
+    parameters: Parameters,
+    training: TrainingSpec,
+    jobs: list[LocalJob],
+    given: Choice | None,
+) -> Choice:
+    if given is not None:
+        if given.name != "reference":  # which proves nothing when it is made
+            trial.must_make(given)
+        return given
+    choice = choose_kernel(recipe, parameters, training, jobs, timed=trial.seconds_a_step)
+    if choice.name == "reference":
+        trial.must_train(choice)
+    return choice
 
 
 def cores() -> int:

@@ -83,7 +83,9 @@ class LeanEngine:
     def open(self) -> dict[str, str]:
         """Choose a kernel, start the workers, and return the choice; again, if called again.
 
-        Raises UnsupportedError if chosen before was what cannot be had here, StorageError for the state folder.
+        Where workers are forked, so is the process in which kernels are tried: one that crashes is skipped, and the choice says
+        so. Raises UnsupportedError if chosen before was what cannot be had here, EngineError if no kernel can train the recipe,
+        StorageError for the state folder.
         """
         if self._running is None:
             with one_thread():
@@ -141,12 +143,13 @@ class LeanEngine:
         return self._running
 
     def _started(self) -> _Running:
+        forks = self._workers != 0 and sys.platform == "linux"
         chosen = choosing.choose(
-            self._recipe, self._parameters, self._scenario, self._population, self._choices
+            self._recipe, self._parameters, self._scenario, self._population, self._choices, apart=forks
         )
         world = self._world(chosen)
         state, keeping = self._keeping(world)
-        inline = self._workers == 0 or chosen.device != "cpu" or sys.platform != "linux"
+        inline = not forks or chosen.device != "cpu"
         shared = Shared.make(shared=not inline)
         worker = Worker(world, self._recipe, chosen.kernel, keeping, shared)
         size = self._workers or choosing.cores()

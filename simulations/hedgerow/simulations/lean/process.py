@@ -51,10 +51,18 @@ class WorkerProcess:
             return "a worker closed its pipe and did not end"
         if status >= 0:
             return f"a worker exited with code {status}; what it wrote to stderr may say why"
-        name = signal.Signals(-status).name
+        name = signal_name(-status)
         if -status == signal.SIGKILL:
             return f"a worker was ended by {name}: usually the system ran out of memory; try fewer workers"
         return f"a worker was ended by {name}: usually a fault in a native library, or somebody's hand"
+
+    def ended_by(self) -> str:
+        """Return the name of the signal that ended a process whose pipe broke, or what else ended it."""
+        self._process.join(_END_S)
+        status = self._process.exitcode
+        if status is None:
+            return "closing its pipe"
+        return f"exit code {status}" if status >= 0 else signal_name(-status)
 
     def end(self, *, at_once: bool) -> None:
         """End the process and wait for it: by closing its pipe, or by SIGKILL where it may be busy."""
@@ -65,6 +73,14 @@ class WorkerProcess:
             self._process.kill()
         self._process.join()
         self._process.close()
+
+
+def signal_name(number: int) -> str:
+    """Return a signal's name, or its number where it has none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def give_back_free_memory() -> None:
