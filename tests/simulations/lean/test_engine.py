@@ -121,7 +121,7 @@ def test_each_task_trains_from_its_own_version_of_the_model() -> None:
         answer = engine.train(Batch([TINY_MODEL, other], given))
     scenario, population = make_scenario("tiny", 8), tiny_population(COUNTS)
     expected = plain_updates(TINY, scenario, population, other, 1, [0])[0] + tiny_updates([1])[0]
-    np.testing.assert_allclose(answer.total, expected, rtol=1e-6)
+    np.testing.assert_allclose(answer.total, expected, rtol=5e-6)
 
 
 def test_single_updates_come_back_by_device_where_wanted() -> None:

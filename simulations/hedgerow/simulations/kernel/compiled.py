@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final, NamedTuple
 
+import numpy as np
 import torch
 
 from hedgerow.models.recipe import Parameters, Recipe
@@ -41,6 +43,8 @@ def compile_recipe(recipe: Recipe, parameters: Parameters) -> Compiled:
     return Compiled(network, find_loss(recipe, shape, output))
 
 
-def grad_mode(loss: OutputLoss) -> AbstractContextManager[object]:
-    """Return the context to train in: the cheapest that the loss allows."""
-    return torch.inference_mode() if loss.plain else torch.no_grad()
+@contextmanager
+def grad_mode(loss: OutputLoss) -> Iterator[None]:
+    """The context to train in: the cheapest that the loss allows, and numpy as silent about values that are not finite as torch."""
+    with torch.inference_mode() if loss.plain else torch.no_grad(), np.errstate(all="ignore"):
+        yield

@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 
 from hedgerow.edge_agent.trainer.flat import FlatParameters
 from hedgerow.edge_agent.trainer.plan import StepPlan
@@ -25,6 +24,7 @@ from hedgerow.simulations.kernel.make import make_kernel
 from hedgerow.simulations.kernel.network import Conv, Dense, Network, read_network
 from hedgerow.simulations.kernel.plain_loop import PlainLoop
 from hedgerow.simulations.kernel.protocol import KernelName, LocalJob
+from hedgerow.simulations.kernel.threads import keep_to_one_thread
 
 RECIPES = ("image-cnn", "digits-cnn", "anomaly-autoencoder", "mlp")
 KERNELS: tuple[KernelName, ...] = ("explicit", "stacked")
@@ -122,7 +122,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=5.0, help="per recipe")
     parser.add_argument("--kernels", nargs="*", default=KERNELS)
     chosen = parser.parse_args()
-    torch.set_num_threads(1)
+    keep_to_one_thread()
     for name in chosen.recipes:
         table = measure(name, chosen.jobs, chosen.batch, chosen.seconds, chosen.kernels)
         sys.stdout.write(table + "\n")

@@ -8,18 +8,16 @@ libraries, is not safe, and starting afresh would need a copy of all examples a 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple, Self
-
-import torch
 
 from hedgerow.models.recipe import Recipe
 from hedgerow.shared.errors import ConfigError
 from hedgerow.simulations.engine.errors import EngineError
 from hedgerow.simulations.engine.protocol import Answer, Batch, DeviceScores, Vector
+from hedgerow.simulations.kernel.threads import one_thread
 from hedgerow.simulations.lean import choosing
 from hedgerow.simulations.lean.batches import answer_of, clear, is_held, load, of_size, plan
 from hedgerow.simulations.lean.choosing import Chosen
@@ -185,14 +183,3 @@ class _Running(NamedTuple):
     shared: Shared
     pool: Pool
     state: DeviceState | None
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Keep torch to one thread here: workers have one each, and a kernel timed on several would be another one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

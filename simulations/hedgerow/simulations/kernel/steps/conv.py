@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from hedgerow.simulations.kernel.network import Conv
-from hedgerow.simulations.kernel.steps.step import Place, Tensors, multiply, squares
+from hedgerow.simulations.kernel.products import product
+from hedgerow.simulations.kernel.steps.step import Place, Tensors, squares
 
 
 class ConvStep:
@@ -45,7 +46,10 @@ class ConvStep:
     def add_weighted(self, factor: torch.Tensor) -> None:
         """See ``OwnerStep``."""
         self._add_weighted_biases(factor)
-        found = torch.bmm(factor[:, None, :], self._each.view(*factor.shape, -1))
+        self._add_to_weights(torch.bmm(factor[:, None, :], self._each.view(*factor.shape, -1)))
+
+    def _add_to_weights(self, found: torch.Tensor) -> None:
+        """Add one sum of weights' gradients a device, as they are kept for each example."""
         self._own.gw.add_(found.view(self._own.gw.shape))
 
     def _add_weighted_biases(self, factor: torch.Tensor) -> None:
@@ -86,26 +90,27 @@ class FirstConvStep(ConvStep):
         flat = place.buffers.block(f"{place.name}.taps", place.examples, layer.taps * self._positions)
         self._unfolded = flat.view(self._taps.shape)
         self._rows = flat.view(devices, layer.taps, rows * self._positions)
-        self._columns = self._rows.transpose(1, 2)
+        self._outputs = product(self._rows.transpose(1, 2), self._own.w, self._y3, self._bias)
         self._by_example = flat.view(devices, layer.taps, rows, self._positions).transpose(1, 2)
 
     def attach(self, gy: torch.Tensor) -> torch.Tensor | None:
         """See ``Step``: nobody wants the gradient of the examples."""
         self._watch(gy)
+        self._weights = product(self._rows, self._gy3, self._own.gw)
         return None
 
     def forward(self) -> None:
         """See ``Step``."""
         self._inside.copy_(self._x)
         self._unfolded.copy_(self._taps)
-        multiply(self._bias, self._columns, self._own.w, self._y3)
+        self._outputs()
 
     def back(self) -> None:
         """See ``Step``: nothing to do."""
 
     def gradient(self) -> None:
         """See ``OwnerStep``."""
-        torch.bmm(self._rows, self._gy3, out=self._own.gw)
+        self._weights()
         self._sum_biases()
 
     def add_norms(self, total: torch.Tensor) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from hedgerow.simulations.kernel.network import Dense
-from hedgerow.simulations.kernel.steps.step import Place, Tensors, multiply, squares
+from hedgerow.simulations.kernel.products import product
+from hedgerow.simulations.kernel.steps.step import Place, Tensors, squares
 
 
 class DenseStep:
@@ -15,33 +16,34 @@ class DenseStep:
         self._layer, self._place, self._x = layer, place, x
         self._x3 = x.view(place.devices, place.rows, layer.inputs)
         self._own = Tensors(layer, place, layer.outputs, layer.inputs)
-        self._wt = self._own.w.transpose(1, 2)
-        self._bias = self._own.spread(place.rows)
         self.y = place.take("y", layer.outputs)
         self._y3 = self.y.view(place.devices, place.rows, layer.outputs)
+        wt = self._own.w.transpose(1, 2)
+        self._outputs = product(self._x3, wt, self._y3, self._own.spread(place.rows))
 
     def attach(self, gy: torch.Tensor) -> torch.Tensor | None:
         """See ``Step``."""
         self._gy = gy
         self._gy3 = gy.view(self._y3.shape)
         self._gyt = self._gy3.transpose(1, 2)
+        self._weights = product(self._gyt, self._x3, self._own.gw)
         if self._layer.first:
             return None
         gx = self._place.take("gx", self._layer.inputs)
-        self._gx3 = gx.view(self._x3.shape)
+        self._inputs = product(self._gy3, self._own.w, gx.view(self._x3.shape))
         return gx
 
     def forward(self) -> None:
         """See ``Step``."""
-        multiply(self._bias, self._x3, self._wt, self._y3)
+        self._outputs()
 
     def back(self) -> None:
         """See ``Step``."""
-        torch.bmm(self._gy3, self._own.w, out=self._gx3)
+        self._inputs()
 
     def gradient(self) -> None:
         """See ``OwnerStep``."""
-        torch.bmm(self._gyt, self._x3, out=self._own.gw)
+        self._weights()
         if self._own.gb is not None:
             torch.sum(self._gy3, 1, out=self._own.gb)
 

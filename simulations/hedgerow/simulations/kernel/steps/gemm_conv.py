@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cached_property
+
 import torch
 
 from hedgerow.simulations.kernel.network import Conv
+from hedgerow.simulations.kernel.products import product
 from hedgerow.simulations.kernel.steps.conv import ConvStep
-from hedgerow.simulations.kernel.steps.step import Place, multiply
+from hedgerow.simulations.kernel.steps.step import Place
 
 
 class GemmConvStep(ConvStep):
@@ -30,7 +34,7 @@ class GemmConvStep(ConvStep):
         self._unfolded = flat.view(self._taps.shape)
         self._by_example = flat.view(place.examples, self._positions, layer.taps)
         self._x3 = flat.view(place.devices, place.rows * self._positions, layer.taps)
-        self._wt = self._own.w.transpose(1, 2)
+        self._outputs = product(self._x3, self._own.w.transpose(1, 2), self._y3, self._bias)
         # Fewer operations for a norm by products of positions than by the gradient itself (Bu et al. 2022, section 3).
         self._ghost = self._positions * (layer.taps + layer.filters) < layer.taps * layer.filters
 
@@ -40,7 +44,8 @@ class GemmConvStep(ConvStep):
         layer, place = self._layer, self._place
         self._gyt = self._gy3.transpose(1, 2)
         gtaps = place.take("gtaps", self._positions * layer.taps)
-        self._gtaps3 = gtaps.view(self._x3.shape)
+        self._inputs = product(self._gy3, self._own.w, gtaps.view(self._x3.shape))
+        self._weights = product(self._gyt, self._x3, self._own.gw)
         self._gpadded = place.take("gpadded", *self._wide, layer.channels)
         self._folds = _folds(layer, gtaps, self._gpadded)
         gx = place.take("gx", layer.size[0] * layer.size[1] * layer.channels)
@@ -50,11 +55,11 @@ class GemmConvStep(ConvStep):
     def forward(self) -> None:
         """See ``Step``."""
         self._unfold()
-        multiply(self._bias, self._x3, self._wt, self._y3)
+        self._outputs()
 
     def back(self) -> None:
         """See ``Step``. What several outputs read gets the sum of what they give."""
-        torch.bmm(self._gy3, self._own.w, out=self._gtaps3)
+        self._inputs()
         self._gpadded.zero_()
         for target, source in self._folds:
             target.add_(source)
@@ -62,16 +67,17 @@ class GemmConvStep(ConvStep):
 
     def gradient(self) -> None:
         """See ``OwnerStep``."""
-        torch.bmm(self._gyt, self._x3, out=self._own.gw)
+        self._weights()
         self._sum_biases()
 
     def add_norms(self, total: torch.Tensor) -> None:
         """See ``OwnerStep``."""
+        for call in self._apart:
+            call()
         if not self._ghost:
-            self._norms_of(torch.bmm(self._gy_each.transpose(1, 2), self._by_example), total)
+            self._norms_of(self._found[0], total)
             return
-        inputs = torch.bmm(self._by_example, self._by_example.transpose(1, 2))
-        outputs = torch.bmm(self._gy_each, self._gy_each.transpose(1, 2))
+        inputs, outputs = self._found
         total.add_(inputs.mul_(outputs).sum((1, 2), dtype=torch.float64).clamp_(min=0.0))
         self._norms_of_biases(total)
 
@@ -92,6 +98,22 @@ class GemmConvStep(ConvStep):
         self._by_example[bad] = 0.0
         self._gy_each[bad] = 0.0
         self._scrub_biases(bad)
+
+    @cached_property
+    def _found(self) -> list[torch.Tensor]:
+        """Each example's gradient, or the products of its positions: there is room for it once it is asked for."""
+        if not self._ghost:
+            return [self._place.take("each by filter", self._layer.filters, self._layer.taps)]
+        shape = (self._positions, self._positions)
+        return [self._place.take("inputs", *shape), self._place.take("outputs", *shape)]
+
+    @cached_property
+    def _apart(self) -> list[Callable[[], object]]:
+        """What fills ``_found``."""
+        x, gy = self._by_example, self._gy_each
+        if not self._ghost:
+            return [product(gy.transpose(1, 2), x, self._found[0])]
+        return [product(v, v.transpose(1, 2), out) for v, out in zip((x, gy), self._found, strict=True)]
 
     def _unfold(self) -> None:
         self._inside.copy_(self._x)

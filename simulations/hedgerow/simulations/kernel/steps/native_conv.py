@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cached_property
+from typing import NamedTuple
+
 import torch
 
 from hedgerow.simulations.kernel.network import Conv
+from hedgerow.simulations.kernel.products import product
 from hedgerow.simulations.kernel.steps.conv import ConvStep
-from hedgerow.simulations.kernel.steps.step import Place, squares
+from hedgerow.simulations.kernel.steps.step import Place
 
 
 class NativeConvStep(ConvStep):
@@ -67,43 +72,53 @@ class NativeConvStep(ConvStep):
         return found
 
     def add_norms(self, total: torch.Tensor) -> None:
-        """See ``OwnerStep``. Gradients are kept as ``(kh, examples, kw · channels, filters)``."""
-        layer, place = self._layer, self._place
-        unfolded = self._unfold_rows()
-        run = layer.kernel[1] * layer.channels
-        self._each = place.take("each", layer.kernel[0] * run * layer.filters).view(
-            layer.kernel[0], place.examples, run, layer.filters
-        )
-        for row, each in enumerate(self._each):
-            x = unfolded[:, row : row + layer.out[0]].reshape(place.examples, self._positions, run)
-            torch.bmm(x.transpose(1, 2), self._gy_each, out=each)
-            total.add_(squares(each.view(place.examples, -1)))
-        self._norms_of_biases(total)
+        """See ``OwnerStep``. Gradients are kept as ``(examples, kh, kw · channels, filters)``."""
+        rows = self._rows
+        rows.inside.copy_(self._x)
+        rows.unfolded.copy_(rows.runs)
+        for call in rows.products:
+            call()
+        self._norms_of(rows.each, total)
 
-    def add_weighted(self, factor: torch.Tensor) -> None:
-        """See ``OwnerStep``."""
+    def _add_to_weights(self, found: torch.Tensor) -> None:
+        """Take a gradient as it is kept for each example."""
         layer = self._layer
-        self._add_weighted_biases(factor)
-        gw = self._own.gw[0]
-        for row, each in enumerate(self._each):
-            found = torch.mm(factor, each.view(self._place.examples, -1))
-            gw[:, row].add_(found.view(layer.kernel[1], layer.channels, layer.filters).permute(2, 0, 1))
+        moved = found.view(*layer.kernel, layer.channels, layer.filters).permute(3, 0, 1, 2)
+        self._own.gw[0].add_(moved)
 
-    def scrub(self, bad: torch.Tensor) -> None:
-        """See ``OwnerStep``."""
-        self._each[:, bad] = 0.0
-        self._scrub_biases(bad)
-
-    def _unfold_rows(self) -> torch.Tensor:
-        """Return what each output's row of the kernel reads, ``(examples, padded height, out width, kw · channels)``."""
+    @cached_property
+    def _rows(self) -> _Rows:
+        """There is room for it once it is asked for."""
         layer, place = self._layer, self._place
         (high, wide), (above, left) = layer.size, layer.padding
         tall, broad = high + 2 * above, wide + 2 * left
         padded = place.take("padded", tall, broad, layer.channels)
-        padded[:, above : above + high, left : left + wide].copy_(self._x)
         run = layer.kernel[1] * layer.channels
         row = broad * layer.channels
         runs = padded.as_strided(
             (place.examples, tall, layer.out[1], run), (tall * row, row, layer.channels, 1)
         )
-        return place.take("runs", tall, layer.out[1], run).copy_(runs)
+        unfolded = place.take("runs", tall, layer.out[1], run)
+        each = place.take("each", layer.kernel[0], run, layer.filters)
+        products = [
+            product(
+                unfolded[:, down : down + layer.out[0]].flatten(1, 2).transpose(1, 2),
+                self._gy_each,
+                each[:, down],
+            )
+            for down in range(layer.kernel[0])
+        ]
+        return _Rows(padded[:, above : above + high, left : left + wide], runs, unfolded, each, products)
+
+
+class _Rows(NamedTuple):
+    """What each output's row of the kernel reads, ``unfolded`` ``(examples, padded height, out width, kw · channels)``, copied from
+    ``runs``, which lie over each other around what is ``inside``; and ``products`` of it that fill ``each``, the examples'
+    gradients, ``(examples, kh, kw · channels, filters)``.
+    """
+
+    inside: torch.Tensor
+    runs: torch.Tensor
+    unfolded: torch.Tensor
+    each: torch.Tensor
+    products: list[Callable[[], object]]

@@ -78,14 +78,6 @@ class Tensors:
         return None if self.b is None else self.b[:, None, :].expand(-1, rows, -1)
 
 
-def multiply(bias: torch.Tensor | None, x: torch.Tensor, w: torch.Tensor, y: torch.Tensor) -> None:
-    """Fill ``y`` with ``x w + bias``, all ``(devices, …)``."""
-    if bias is None:
-        torch.bmm(x, w, out=y)
-    else:
-        torch.baddbmm(bias, x, w, out=y)
-
-
 def squares(x: torch.Tensor) -> torch.Tensor:
     """Return each row's sum of squares, float64 ``(rows,)``, of float32 ``(rows, values)``."""
     norms: torch.Tensor = torch.linalg.vector_norm(x, dim=1, dtype=torch.float64)
