@@ -11,6 +11,9 @@ from rich.text import Text
 
 from hedgerow.simulations.run.records import Result
 
+_DRAWN = frozenset({"csv", "idx", "images", "npz", "sklearn"})
+"""Sources without a public set: what they hold out is drawn by the scenario's seed."""
+
 
 class Difference(msgspec.Struct, frozen=True):
     """One setting that differs, by its dotted path; None where a run does not have it."""
@@ -81,10 +84,19 @@ def _told(result: Result) -> dict[str, Any]:
 def _judged_alike(first: Result, second: Result) -> bool:
     def judged(result: Result) -> tuple[Any, ...]:
         population = result.scenario.get("population", {})
-        source = [population.get(key) for key in ("source", "path", "options")]
+        source = [population.get(key) for key in ("source", "path", "options", "profile")]
         return result.recipe_hash, result.scenario.get("job", {}).get("parameters"), source, result.metric
 
-    return judged(first) == judged(second)
+    return judged(first) == judged(second) and _same_held_out(first, second)
+
+
+def _same_held_out(first: Result, second: Result) -> bool:
+    """Tell whether runs of one source were judged on the same examples: some sources draw those by the scenario's seed."""
+    if first.seed == second.seed or first.scenario.get("population", {}).get("source") not in _DRAWN:
+        return True
+    # Files may bring their own test set: then the same untrained model scored the same on it.
+    model = [result.scenario.get("job", {}).get("seed") for result in (first, second)]
+    return model[0] == model[1] and first.initial_scores == second.initial_scores != {}
 
 
 def _differences(first: Any, second: Any, path: str) -> list[Difference]:
@@ -97,8 +109,9 @@ def _differences(first: Any, second: Any, path: str) -> list[Difference]:
 
 
 def _measures(first: Result, second: Result) -> list[Measure]:
+    same = second.metric == first.metric
     rows: list[tuple[str, float | None, float | None]] = [
-        (f"{first.metric}, last", first.score, second.score if second.metric == first.metric else None),
+        (f"{first.metric}, last", first.score, second.score if same else None),
         ("ε by PLD", first.privacy.epsilon, second.privacy.epsilon),
         ("rounds", len(first.rounds), len(second.rounds)),
         ("bytes up", _total(first, "bytes_up"), _total(second, "bytes_up")),
@@ -108,8 +121,8 @@ def _measures(first: Result, second: Result) -> list[Measure]:
         ("wall s", first.wall_s, second.wall_s),
         ("first round after, s", first.first_round_s, second.first_round_s),
     ]
-    for name, low in (("devices, 10 %", 0), ("devices, median", 1), ("devices, 90 %", 2)):
-        rows.append((name, _quantile(first, low), _quantile(second, low)))
+    for name, at in (("devices, 10 %", 0), ("devices, median", 1), ("devices, 90 %", 2)):
+        rows.append((name, _quantile(first, at), _quantile(second, at) if same else None))
     return [
         Measure(name, a, b, None if a is None or b is None else b - a)
         for name, a, b in rows

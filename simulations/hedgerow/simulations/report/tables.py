@@ -27,7 +27,10 @@ def as_csv(rows: Iterable[Mapping[str, Any]]) -> str:
     found = list(rows)
     names = list(dict.fromkeys(name for row in found for name in row))
     out = io.StringIO()
-    writer = csv.DictWriter(out, names, restval="", lineterminator="\n")
+    # A lone carriage return in a name ends a row for whoever reads, and Python does not quote it.
+    odd = any("\r" in str(text) for row in found for item in row.items() for text in item)
+    quoting = csv.QUOTE_ALL if odd else csv.QUOTE_MINIMAL
+    writer = csv.DictWriter(out, names, restval="", lineterminator="\n", quoting=quoting)
     writer.writeheader()
     writer.writerows({name: "" if value is None else value for name, value in row.items()} for row in found)
     return out.getvalue()
