@@ -77,7 +77,11 @@ class InProcessEngine:
             order_seed=(scenario.job.seed, task.round, task.device),
             epochs=task.epochs,
             private=task.private,
-            noise_key=(scenario.seed, task.round, task.device),
+            noise_key=(
+                scenario.seed if task.noise_seed is None else task.noise_seed,
+                task.round,
+                task.device,
+            ),
             correction=None if batch.control is None else batch.control - mine,
         )
         out = np.zeros((1, self.setting.n), np.float32)

@@ -39,9 +39,10 @@ sys.stdin.read()
 def lives(pid: int) -> bool:
     """Tell whether a process runs; one that ended and waits for its parent does not."""
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        status: str = psutil.Process(pid).status()
     except psutil.NoSuchProcess:
         return False
+    return status != str(psutil.STATUS_ZOMBIE)
 
 
 def left_of(pids: list[int]) -> list[int]:

@@ -1,7 +1,7 @@
 """The seam between the simulation's loop and whatever trains: tasks in, one exact sum (or single updates) out.
 
 Rounds count from 1. What a device does in a round is a function of its task, the base model and its examples alone:
-batches are ordered by ``(job.seed, round, device)``, noise is keyed by ``(scenario.seed, round, device, step)``, so that neither
+batches are ordered by ``(job.seed, round, device)``, noise is keyed by ``(noise seed, round, device, step)``, so that neither
 the number of workers nor who trained first shows in the result.
 """
 
@@ -31,7 +31,8 @@ class Task(msgspec.Struct, frozen=True):
     """One device's training. ``version`` indexes the batch's models; ``epochs`` overrides the job's (partial work).
 
     ``weight`` is what its update counts in the sum, fixed by the caller (1, or the number of examples, or less for a stale
-    one). ``private`` is DP-SGD's plan in mode ``example``. ``clip_norm_l2`` clips the whole update (central modes).
+    one). ``private`` is DP-SGD's plan in mode ``example``; ``noise_seed`` keys its noise and draws, the scenario's seed if None.
+    ``clip_norm_l2`` clips the whole update (central modes).
     """
 
     device: int
@@ -42,6 +43,7 @@ class Task(msgspec.Struct, frozen=True):
     private: StepPlan | None = None
     clip_norm_l2: float | None = None
     attack: Attack | None = None
+    noise_seed: int | None = None
 
 
 class Batch(NamedTuple):

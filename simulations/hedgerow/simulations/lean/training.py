@@ -101,7 +101,8 @@ class Training:
                 raise UnsupportedError("label-flip needs examples with labels")
             y = world.classes - 1 - y
         seed = (world.scenario.job.seed, task.round, task.device)
-        noise = (world.scenario.seed, task.round, task.device)
+        keyed_by = world.scenario.seed if task.noise_seed is None else task.noise_seed
+        noise = (keyed_by, task.round, task.device)
         return LocalJob(model, x, y, seed, task.epochs, task.private, noise if task.private else ())
 
     def _judge(self, row: _Row, result: LocalResult, control: Vector | None) -> Sent:

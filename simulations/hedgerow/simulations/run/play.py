@@ -18,7 +18,7 @@ from hedgerow.simulations.run.interrupt import Interrupt
 from hedgerow.simulations.run.ledger import Ledger
 from hedgerow.simulations.run.names import NamedScenario
 from hedgerow.simulations.run.records import Result, RoundRecord
-from hedgerow.simulations.run.results import FILE_NAME, result_of, scenario_sha256, write_result
+from hedgerow.simulations.run.results import FILE_NAME, result_of, run_sha256, write_result
 from hedgerow.simulations.run.rounds_file import RoundsFile
 from hedgerow.simulations.run.run import Run
 from hedgerow.simulations.run.setting import Setting, make_setting
@@ -95,7 +95,7 @@ def _saved(plan: Plan, setting: Setting) -> saving.Checkpoint | None:
     if plan.folder is None:
         raise ConfigError("--resume: expected a --folder that holds the run to go on with")
     scenario = setting.scenario
-    return saving.read_checkpoint(plan.folder, scenario_sha256(scenario), scenario.engine)
+    return saving.read_checkpoint(plan.folder, run_sha256(scenario, plan.trial), scenario.engine)
 
 
 def fleet_runner() -> FleetRunner:
@@ -169,7 +169,7 @@ class _Playing:
             saving.write_checkpoint(
                 self._plan.folder,
                 self._state,
-                scenario_sha256(scenario),
+                run_sha256(scenario, self._run.trial),
                 scenario.engine,
                 self._choices,
                 self._started_at,

@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 import msgspec
 
-
 NO_SCORE = "judged, without a finite score"
 """The event of a round whose model fell apart."""
 
@@ -82,6 +81,8 @@ class Result(msgspec.Struct, frozen=True):
     """A finished (or interrupted) run. ``model_sha256`` is of the final float32 model, little endian.
 
     ``choices`` are the engine's (kernel, group size, workers), ``versions`` of Python, torch, numpy and this project.
+    ``trial`` names a run of a sweep. ``noise_seed`` keyed noise and private draws; None without privacy, or where the operating
+    system keyed them (engine ``fleet``).
     """
 
     name: str
@@ -108,6 +109,8 @@ class Result(msgspec.Struct, frozen=True):
     first_round_s: float = 0.0
     wall_s: float = 0.0
     folder: str = ""
+    trial: str = ""
+    noise_seed: int | None = None
 
     @property
     def score(self) -> float | None:

@@ -33,6 +33,12 @@ def scenario_sha256(scenario: Scenario) -> str:
     return hashlib.sha256(msgspec.json.encode(same, order="sorted")).hexdigest()
 
 
+def run_sha256(scenario: Scenario, trial: str) -> str:
+    """Return a hash of what decides a run: its scenario, and in a sweep which trial it is, for the noise is that one's."""
+    found = scenario_sha256(scenario)
+    return hashlib.sha256(f"{found} trial {trial}".encode()).hexdigest() if trial else found
+
+
 def result_of(
     run: Run,
     state: State,
@@ -71,6 +77,8 @@ def result_of(
         first_round_s=first_round_s,
         wall_s=state.wall_s,
         folder="" if folder is None else str(folder),
+        trial=run.trial,
+        noise_seed=None if run.mechanism.mode == "none" else run.noise_seed,
     )
     # Plain values hold tuples where JSON has lists: what is returned is what can be read back.
     return msgspec.json.decode(msgspec.json.encode(result), type=Result)

@@ -11,6 +11,7 @@ import numpy as np
 
 from hedgerow.shared.errors import ConfigError, ContentError
 from hedgerow.simulations.engine.protocol import Answer, Batch, Engine, Task
+from hedgerow.simulations.run.draws import cohort_seed, noise_seed
 from hedgerow.simulations.run.judge import Judgement, central_scores, is_due, judge
 from hedgerow.simulations.run.ledger import Entry, Ledger
 from hedgerow.simulations.run.mechanism import Mechanism
@@ -50,9 +51,20 @@ class Run:
                 f"scenario {scenario.name}: device_class: no class has the memory_mib that this model takes"
             )
         return cls(
-            setting, engine, world, make_rule(setting), make_mechanism(setting), ledger,
+            setting, engine, world, make_rule(setting), make_mechanism(setting, noise_seed(scenario.seed, trial)), ledger,
             Spending(setting.population.devices), scenario.job.rounds, min(until or scenario.job.rounds, scenario.job.rounds), trial,
         )  # fmt: skip
+
+    @property
+    def noise_seed(self) -> int:
+        """Return the seed of the noise: in a sweep each trial has its own."""
+        return noise_seed(self.setting.scenario.seed, self.trial)
+
+    @property
+    def cohort_seed(self) -> int:
+        """Return the seed by which devices are drawn."""
+        scenario = self.setting.scenario
+        return cohort_seed(scenario.job, scenario.seed, self.trial)
 
     def begin(self) -> State:
         """Return the state before the first round, with the scores of the untrained model."""
@@ -86,6 +98,7 @@ class Run:
             private=terms.private,
             clip_norm_l2=terms.clip_norm_l2,
             attack=self.world.attack(device, round),
+            noise_seed=self.noise_seed if self.trial and terms.private is not None else None,
         )
 
     def weight(self, device: int, round: int) -> float:

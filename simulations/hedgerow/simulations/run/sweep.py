@@ -1,7 +1,9 @@
 """A search over a scenario's sweep fields: trials as runs of their own in one folder, on one ledger.
 
 Every trial is a release of the same devices' data, whether its model is kept or thrown away: all are charged, and the
-report composes them (device by device, by PLD).
+report composes them (device by device, by PLD). Data, devices, faults, first model and batches are common to all trials; noise
+and what else ε is computed from are each trial's own, keyed by its number (see ``draws``). The winner played again as a run
+of its own, from ``best.toml``, has the scenario's noise, not the trial's.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ _FIXED_WITH_PRIVACY = ("seed", "population.", "job.privacy.mode", "job.privacy.d
 
 
 class Trial(msgspec.Struct, frozen=True):
-    """One combination: how many rounds it got, its last score, and why it ended if it fell apart."""
+    """One combination: how many rounds it got, its last score, why it ended if it fell apart, and what keyed its noise."""
 
     number: int
     values: dict[str, Any]
@@ -45,6 +47,7 @@ class Trial(msgspec.Struct, frozen=True):
     score: float | None
     epsilon: float | None = None
     failed: str | None = None
+    noise_seed: int | None = None
 
 
 class SweepResult(msgspec.Struct, frozen=True):
@@ -197,7 +200,9 @@ class _Search:
             # A learning rate that is too large is an answer too.
             return Trial(number, values, 0, None, failed=str(error))
         self._last = (setting, result)
-        return Trial(number, values, len(result.rounds), _score(result), _epsilon(result))
+        return Trial(
+            number, values, len(result.rounds), _score(result), _epsilon(result), noise_seed=result.noise_seed
+        )
 
     def _known(self, folder: Path, until: int) -> Result | None:
         """Return the result that a trial had at round ``until`` if it is that far already (in a sweep that goes on).

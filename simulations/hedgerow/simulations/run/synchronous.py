@@ -80,7 +80,7 @@ def play_round(run: Run, state: State) -> RoundRecord:
 def _muster(run: Run, state: State, round: int, trip: Trip) -> Muster:
     setting, world = run.setting, run.world
     scenario = setting.scenario
-    drawn = draw(scenario.job.cohort, world.devices, scenario.seed, round)
+    drawn = draw(scenario.job.cohort, world.devices, run.cohort_seed, round)
     there = drawn[world.there(round, state.simulated_s)[drawn]]
     able = there[world.fits(setting.n)[there]]
     counts = np.diff(setting.population.at(round).offsets)
