@@ -97,26 +97,55 @@ def test_what_breaks_a_parser_is_told_as_a_mistake_in_the_file(text: str, said: 
     assert said in str(caught.value)
 
 
+TOP = "top-level keys are bounded, by_name, free, kind, many, maybe, one"
+
+
 @pytest.mark.parametrize(
-    ("table", "paths"),
+    ("table", "paths", "told"),
     [
-        ({"x": 1}, ["x"]),
-        ({"one": {"x": 1}}, ["one.x"]),
-        ({"many": [{"n": 1}, {"x": 1}, {"y": 2}]}, ["many[1].x", "many[2].y"]),
-        ({"by_name": {"a": {"n": 1}, "b": {"x": 1}}}, ["by_name.b.x"]),
-        ({"maybe": {"x": 1}}, ["maybe.x"]),
-        ({"bounded": [{"x": 1}]}, ["bounded[0].x"]),
-        ({"kind_of": ""}, ["kind_of"]),
-        ({"one": {"x": 1}, "y": 2, "maybe": {"z": 3}}, ["maybe.z", "one.x", "y"]),
+        ({"x": 1}, ["x"], TOP),
+        ({"one": {"x": 1}}, ["one.x"], "keys of one are n"),
+        ({"many": [{"n": 1}, {"x": 1}, {"y": 2}]}, ["many[1].x", "many[2].y"], "keys of many[1] are n"),
+        ({"by_name": {"a": {"n": 1}, "b": {"x": 1}}}, ["by_name.b.x"], "keys of by_name.b are n"),
+        ({"maybe": {"x": 1}}, ["maybe.x"], "keys of maybe are n"),
+        ({"bounded": [{"x": 1}]}, ["bounded[0].x"], "keys of bounded[0] are n"),
+        ({"kind_of": ""}, ["kind_of"], TOP),
+        ({"one": {"x": 1}, "y": 2, "maybe": {"z": 3}}, ["maybe.z", "one.x", "y"], TOP),
     ],
 )
-def test_every_unknown_key_is_listed_wherever_it_stands(table: dict[str, Any], paths: list[str]) -> None:
+def test_every_unknown_key_is_listed_wherever_it_stands(
+    table: dict[str, Any], paths: list[str], told: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
         from_table(table, Tree, "t.toml")
 
     listed = str(caught.value).split("unknown key")[1].lstrip("s ").split(";")[0]
     assert listed.split(", ") == paths
-    assert "top-level keys are bounded, by_name, free, kind, many, maybe, one" in str(caught.value)
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("table", "meant"),
+    [
+        ({"bounded_": []}, "did you mean bounded?"),
+        ({"mayby": {}}, "did you mean maybe?"),
+        ({"one": {"nn": 1}, "byname": {}}, "did you mean by_name, one.n?"),
+        ({"many": [{"nn": 1}]}, "did you mean many[0].n?"),
+    ],
+)
+def test_a_misspelt_key_is_told_what_it_may_mean(table: dict[str, Any], meant: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_table(table, Tree, "t.toml")
+
+    assert meant in str(caught.value)
+
+
+def test_a_key_like_no_other_is_not_guessed_at_and_thousands_take_no_time() -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_table({"q" * 100_000: 1, **{f"x{n}": n for n in range(5000)}}, Tree, "t.toml")
+
+    assert "did you mean" not in str(caught.value)
+    assert "x4999" in str(caught.value)
 
 
 def test_a_free_table_takes_any_key_and_a_renamed_one_its_written_name() -> None:

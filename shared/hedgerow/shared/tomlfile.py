@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -12,6 +12,7 @@ from hedgerow.shared import limits
 from hedgerow.shared.errors import ConfigError
 
 T = TypeVar("T", bound=msgspec.Struct)
+_HINTS, _LONGEST = 5, 64
 _TOO_DEEP = f"tables or arrays are nested too deeply, more than {limits.MAX_TOML_DEPTH} levels"
 
 
@@ -70,22 +71,47 @@ def from_table(table: dict[str, Any], kind: type[T], where: str) -> T:
     """Return a parsed TOML table as a ``kind``. Raises ConfigError as ``read_toml``."""
     unknown = sorted(_unknown_keys(table, kind, ""))
     if unknown:
-        known = ", ".join(sorted(field.encode_name for field in msgspec.structs.fields(kind)))
-        raise ConfigError(
-            f"{where}: unknown key{'s' if len(unknown) > 1 else ''} {', '.join(unknown)}; top-level keys are {known}"
-        )
+        raise ConfigError(_told(unknown, where))
     try:
         return msgspec.convert(table, kind)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{where}: {error}") from error
 
 
-def _unknown_keys(value: Any, kind: Any, path: str) -> list[str]:
+class _Unknown(NamedTuple):
+    """A key that nobody asked for, the path of its table with a dot behind (empty at the top), and that table's keys."""
+
+    key: str
+    table: str
+    known: tuple[str, ...]
+
+
+def _told(unknown: list[_Unknown], where: str) -> str:
+    """Return all unknown keys, what the first few may be misspelt from, and the keys of their tables."""
+    from difflib import get_close_matches
+
+    few = unknown[:_HINTS]
+    close = [
+        one.table + found
+        for one in few
+        for found in get_close_matches(one.key.removeprefix(one.table)[:_LONGEST], one.known, n=1)
+    ]
+    meant = f"did you mean {', '.join(close)}? " if close else ""
+    tables = {one.table: ", ".join(one.known) or "none" for one in few}
+    known = "; ".join(
+        f"keys of {table[:-1]} are {names}" if table else f"top-level keys are {names}"
+        for table, names in tables.items()
+    )
+    keys = ", ".join(one.key for one in unknown)
+    return f"{where}: unknown key{'s' if len(unknown) > 1 else ''} {keys}; {meant}{known}"
+
+
+def _unknown_keys(value: Any, kind: Any, path: str) -> list[_Unknown]:
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         if not isinstance(value, dict):
             return []
         fields = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
-        found = [f"{path}{key}" for key in value if key not in fields]
+        found = [_Unknown(f"{path}{key}", path, tuple(sorted(fields))) for key in value if key not in fields]
         for key, inner in value.items():
             if key in fields:
                 found += _unknown_keys(inner, fields[key], f"{path}{key}.")
@@ -93,7 +119,7 @@ def _unknown_keys(value: Any, kind: Any, path: str) -> list[str]:
     return _unknown_inside(value, kind, path)
 
 
-def _unknown_inside(value: Any, kind: Any, path: str) -> list[str]:
+def _unknown_inside(value: Any, kind: Any, path: str) -> list[_Unknown]:
     origin, arguments = get_origin(kind), get_args(kind)
     if not arguments:
         return []
