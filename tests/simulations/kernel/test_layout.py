@@ -46,6 +46,20 @@ def written_out(parts: list[Piece]) -> list[int]:
     return order
 
 
+@given(pieces(), st.sampled_from([1, 3, 1 << 16]))
+def test_values_go_back_in_their_own_memory_as_into_any_other(parts: list[Piece], block: int) -> None:
+    layout = Layout(parts)
+    base, inward = vector(layout.size, 1), layout.inward(vector(layout.size))
+    for before in (None, base):
+        expected, place = np.zeros_like(base), inward.clone()
+        layout.outward(inward, expected, before)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("hedgerow.simulations.kernel.layout._BLOCK", block)
+            layout.outward(place, place.numpy(), before)
+
+        assert np.array_equal(place.numpy(), expected)
+
+
 @given(pieces())
 def test_every_value_goes_where_its_axes_say_and_comes_back(parts: list[Piece]) -> None:
     layout = Layout(parts)

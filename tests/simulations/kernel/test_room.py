@@ -58,17 +58,24 @@ def test_private_updates_too(kernel_name: KernelName) -> None:
     assert np.array_equal(room, wanted)
 
 
-def test_one_device_alone_takes_parameters_and_gradients_and_no_third_copy() -> None:
+@pytest.mark.parametrize(("options", "copies"), [({}, 1), ({"momentum": 0.9}, 3), ({"optimizer": "adam"}, 5)])
+def test_one_device_alone_takes_parameters_and_with_plain_sgd_no_second_copy(
+    options: dict[str, Any], copies: int
+) -> None:
+    # One dense layer is nearly all of it, and larger than what is held of a gradient at once.
     recipe = SketchRecipe(
-        lambda: nn.Sequential(nn.Flatten(), nn.Linear(36, 2000), nn.Linear(2000, 3)), (1, 6, 6), 3
+        lambda: nn.Sequential(nn.Flatten(), nn.Linear(36, 20000), nn.Linear(20000, 3)), (1, 6, 6), 3
     )
-    kernel = ExplicitKernel(recipe, {}, TrainingSpec(batch_size=4))
+    kernel = ExplicitKernel(recipe, {}, TrainingSpec(batch_size=4, **options))
     model = start(recipe, {})
     job = make_job(recipe, {}, model, 9, 1)
     kernel.train([job], kernel.room(1))
-    values = [tensor for tensor in _tensors(kernel) if tensor.numel() >= model.size]
+    held = {
+        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in _tensors(kernel)
+    }
 
-    assert len({tensor.data_ptr() for tensor in values}) == 2
+    assert sum(size >= model.nbytes for size in held.values()) == copies
+    assert sum(held.values()) < (copies + 0.7) * model.nbytes
     tracemalloc.start()
     try:
         kernel.train([job], kernel.room(1))

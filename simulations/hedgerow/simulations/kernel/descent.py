@@ -13,6 +13,11 @@ from hedgerow.simulations.kernel.bank import Block
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 
 
+def is_plain(training: TrainingSpec) -> bool:
+    """Return whether a step is rate · gradient alone."""
+    return training.optimizer == "sgd" and training.momentum == 0 and training.proximal_mu == 0
+
+
 class Descent:
     """SGD, SGD with momentum or Adam (Kingma and Ba 2015, Algorithm 1), with FedProx's pull and SCAFFOLD's correction.
 

@@ -11,10 +11,10 @@ import torch
 from hedgerow.edge_agent.trainer.plan import StepPlan
 from hedgerow.models.recipe import Parameters, Recipe
 from hedgerow.shared.job import TrainingSpec
-from hedgerow.simulations.kernel.bank import Bank
+from hedgerow.simulations.kernel.bank import Bank, LayerBank
 from hedgerow.simulations.kernel.batches import count_batches, epoch_orders
 from hedgerow.simulations.kernel.compiled import Compiled, compile_recipe, grad_mode
-from hedgerow.simulations.kernel.descent import Descent
+from hedgerow.simulations.kernel.descent import Descent, is_plain
 from hedgerow.simulations.kernel.draws import job_stream, noise_words, normal_draws
 from hedgerow.simulations.kernel.evaluate import Evaluator
 from hedgerow.simulations.kernel.program import Program, Programs
@@ -27,8 +27,9 @@ _CHUNK_VALUES = 16 * 1024 * 1024
 
 
 class ExplicitKernel:
-    """See ``protocol.Kernel``. Memory: parameters and gradients (``room`` is theirs), the optimizer's state, and what layers
-    hold for one batch; nothing of it before the first training, so that processes forked until then have it once each.
+    """See ``protocol.Kernel``. Memory: parameters (``room`` is theirs), and what layers hold for one batch; with anything but plain
+    SGD (DP-SGD, momentum, Adam, a proximal term, corrections) gradients and the optimizer's state too. Nothing of it before the
+    first training, so that processes forked until then have it once each.
     """
 
     name: KernelName = "explicit"
@@ -39,24 +40,36 @@ class ExplicitKernel:
         self._compiled = compile_recipe(recipe, parameters)
         self.n_parameters = self._compiled.network.n_parameters
         self._spec = training
-        self._trainer: _Trainer | None = None
+        self._values: torch.Tensor | None = None
+        self._trainers: dict[bool, _Trainer] = {}
         self._evaluator = Evaluator(recipe, parameters)
-        _Trainer(self._compiled, training).prove(recipe, parameters)
+        trial = torch.zeros(self.n_parameters)
+        _Trainer(self._compiled, training, trial, by_layers=False).prove(recipe, parameters)
 
     def train(self, jobs: Sequence[LocalJob], out: npt.NDArray[np.float32]) -> list[LocalResult]:
         """Train one job after another; see ``protocol.Kernel``."""
-        trainer = self._made()
         with grad_mode(self._compiled.loss):
-            return [trainer.train(job, row) for job, row in zip(jobs, out, strict=True)]
+            return [self._trainer(job).train(job, row) for job, row in zip(jobs, out, strict=True)]
 
     def room(self, jobs: int) -> npt.NDArray[np.float32]:
-        """Return the gradients' own memory for one job: once it is trained they are of no more use."""
-        return self._made().gradients if jobs == 1 else np.empty((jobs, self.n_parameters), np.float32)
+        """Return the parameters' own memory for one job: once it is trained they are of no more use."""
+        if jobs == 1:
+            return np.asarray(self._memory().numpy()[None], np.float32)
+        return np.empty((jobs, self.n_parameters), np.float32)
 
-    def _made(self) -> _Trainer:
-        if self._trainer is None:
-            self._trainer = _Trainer(self._compiled, self._spec)
-        return self._trainer
+    def _memory(self) -> torch.Tensor:
+        if self._values is None:
+            self._values = torch.zeros(self.n_parameters)
+        return self._values
+
+    def _trainer(self, job: LocalJob) -> _Trainer:
+        """Return what trains ``job``; all work in the same parameters."""
+        by_layers = is_plain(self._spec) and job.private is None and job.correction is None
+        if by_layers not in self._trainers:
+            self._trainers[by_layers] = _Trainer(
+                self._compiled, self._spec, self._memory(), by_layers=by_layers
+            )
+        return self._trainers[by_layers]
 
     def forward(self, model: Vector, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Return the module's output for ``x``, in evaluation mode."""
@@ -70,11 +83,18 @@ class ExplicitKernel:
 
 
 class _Trainer:
-    """One model's vectors, kept warm; programs by number of examples."""
+    """One model's vectors, kept warm; programs by number of examples. ``by_layers`` takes steps of plain SGD alone."""
 
-    def __init__(self, compiled: Compiled, training: TrainingSpec) -> None:
+    def __init__(
+        self, compiled: Compiled, training: TrainingSpec, values: torch.Tensor, *, by_layers: bool
+    ) -> None:
         self._compiled, self._spec = compiled, training
-        self._bank = Bank(compiled.network, 1, _CPU)
+        network = compiled.network
+        self._bank = (
+            LayerBank(network, values, training.learning_rate)
+            if by_layers
+            else Bank(network, 1, _CPU, values)
+        )
         self._descent = Descent(training, self._bank.blocks)
         self._programs = Programs(compiled, self._bank, _CPU)
         self._part = max(1, min(2 * training.batch_size, _CHUNK_VALUES // compiled.network.n_parameters))
@@ -91,7 +111,7 @@ class _Trainer:
     def train(self, job: LocalJob, out: Vector) -> LocalResult:
         """Train one job and write its update to ``out``."""
         layout, bank = self._compiled.layout, self._bank
-        values = bank.blocks[0].values[0]
+        values = bank.values
         layout.load(job.model, values.numpy())
         anchor = bank.split(values.clone()[None]) if self._descent.anchored else None
         correction = None if job.correction is None else bank.split(layout.inward(job.correction)[None])

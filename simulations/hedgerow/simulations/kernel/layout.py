@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
+
+_BLOCK: Final = 1 << 16
+"""Values that are moved at once where they stay in the same memory."""
 
 Vector = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -48,12 +51,31 @@ class Piece(NamedTuple):
             np.take(theirs, self.columns, axis=-1, out=ours, mode="clip")
 
     def outward(self, source: Vector, out: Vector, base: Vector | None = None) -> None:
-        """Copy these values from the kernels' vector to the module's, less those of ``base``, which is the module's too."""
+        """Copy these values from the kernels' vector to the module's, less those of ``base``, which is the module's too.
+
+        ``out`` may be ``source``: of what changes places, a few rows are copied at a time, all where the first axis is another.
+        """
         ours = self._part(source).reshape([self.shape[axis] for axis in self.axes])
         theirs = self._part(out).reshape(self.shape)
         before = None if base is None else self._part(base).reshape(self.shape)
-        if self.columns is not None:
-            np.take(ours, np.argsort(self.columns), axis=-1, out=theirs, mode="clip")
+        cuts, apart = [slice(None)], self.plain or not np.may_share_memory(source, out)
+        if not apart and self.axes[0] == 0 and len(self.shape) > 1:
+            rows = max(1, _BLOCK * len(theirs) // self.size)
+            cuts = [slice(at, at + rows) for at in range(0, len(theirs), rows)]
+        inverse = None if self.columns is None else np.argsort(self.columns)
+        for cut in cuts:
+            values = ours[cut] if apart else ours[cut].copy()
+            self._outward(values, theirs[cut], None if before is None else before[cut], inverse)
+
+    def _outward(
+        self,
+        ours: npt.NDArray[np.generic],
+        theirs: npt.NDArray[np.generic],
+        before: npt.NDArray[np.generic] | None,
+        inverse: Ints | None,
+    ) -> None:
+        if inverse is not None:
+            np.take(ours, inverse, axis=-1, out=theirs, mode="clip")
             if before is not None:
                 np.subtract(theirs, before, out=theirs)
         elif before is None:
@@ -97,7 +119,7 @@ class Layout:
         return torch.from_numpy(out)
 
     def outward(self, vector: torch.Tensor, out: Vector, base: Vector | None = None) -> None:
-        """Write the kernels' ``vector``, less the module's ``base``, to ``out`` in the module's order."""
+        """Write the kernels' ``vector``, less the module's ``base``, to ``out``, maybe its own memory, in the module's order."""
         found = vector.numpy()
         for piece in self.pieces:
             piece.outward(found, out, base)

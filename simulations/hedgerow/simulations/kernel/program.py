@@ -7,13 +7,14 @@ from collections.abc import Callable
 
 import torch
 
-from hedgerow.simulations.kernel.bank import Bank
+from hedgerow.simulations.kernel.bank import Bank, LayerBank
 from hedgerow.simulations.kernel.buffers import Buffers
 from hedgerow.simulations.kernel.compiled import CLIP_SLACK, Compiled
 from hedgerow.simulations.kernel.losses import Scale
 from hedgerow.simulations.kernel.network import Conv, Dense, Layer, Pool
 from hedgerow.simulations.kernel.steps.conv import FirstConvStep
 from hedgerow.simulations.kernel.steps.dense import DenseStep
+from hedgerow.simulations.kernel.steps.descend import descent_of
 from hedgerow.simulations.kernel.steps.gemm_conv import GemmConvStep
 from hedgerow.simulations.kernel.steps.native_conv import NativeConvStep
 from hedgerow.simulations.kernel.steps.pool import PoolStep
@@ -30,36 +31,44 @@ class Program:
         self._shape = (devices, rows)
         self.x = buffers.take("x", devices * rows, *network.input_shape)
         flat = self.x.view(-1, math.prod(network.input_shape))
-        steps: list[Step] = []
+        bound: list[tuple[Layer, Step, torch.Tensor]] = []
         self._owners: list[OwnerStep] = []
         for number, layer in enumerate(network.layers):
             step = _bind(layer, Place(str(number), devices, rows, bank, buffers), flat)
-            steps.append(step)
+            bound.append((layer, step, flat))
             flat = step.y
             if isinstance(step, DenseStep | FirstConvStep | GemmConvStep | NativeConvStep):
                 self._owners.append(step)
         self._loss, self._output = compiled.loss, flat
         self._output_gradient = buffers.take("output.g", len(flat), flat.shape[1])
-        self._forward = [step.forward for step in steps]
+        self._forward = [step.forward for _, step, _ in bound]
         self._backward: list[Callable[[], None]] = []
         self._backs: list[Callable[[], None]] = []
-        self._attach(steps)
+        self._attach(bound, bank)
 
-    def _attach(self, steps: list[Step]) -> None:
+    def _attach(self, bound: list[tuple[Layer, Step, torch.Tensor]], bank: Bank) -> None:
         """Lay gradients' buffers from the output to the first layer with parameters, and stop there."""
         wanted: torch.Tensor | None = self._output_gradient
-        for step in reversed(steps):
+        for layer, step, x in reversed(bound):
             if wanted is None:
                 break
-            wanted = step.attach(wanted)
-            if isinstance(step, DenseStep | FirstConvStep | GemmConvStep | NativeConvStep):
-                self._backward.append(step.gradient)
+            gy, wanted = wanted, step.attach(wanted)
+            # Back first: over a ``LayerBank`` the gradient changes the weights that lead back.
             if wanted is not None:
                 self._backward.append(step.back)
                 self._backs.append(step.back)
+            if not isinstance(step, DenseStep | FirstConvStep | GemmConvStep | NativeConvStep):
+                continue
+            if isinstance(bank, LayerBank) and isinstance(layer, Dense | Conv):
+                self._backward.append(descent_of(layer, bank, x, gy, step.gradient))
+            else:
+                self._backward.append(step.gradient)
 
     def gradient(self, target: torch.Tensor | None, scale: Scale) -> None:
-        """Set each device's gradients to those of Σ scale · loss over its rows; ``scale`` a number or ``(examples, 1)``."""
+        """Set each device's gradients to those of Σ scale · loss over its rows; ``scale`` a number or ``(examples, 1)``.
+
+        Over a ``LayerBank`` each layer takes its step by them instead.
+        """
         for call in self._forward:
             call()
         self._loss.run(self.x, self._output, target, self._output_gradient, scale)
