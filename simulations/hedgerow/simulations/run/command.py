@@ -22,7 +22,7 @@ from hedgerow.simulations.run.names import NamedScenario, find_scenario, shipped
 from hedgerow.simulations.run.play import Plan, play
 from hedgerow.simulations.run.progress import Progress, progress_on
 from hedgerow.simulations.run.records import Result
-from hedgerow.simulations.run.sweep import FILE_NAME, Options, SweepResult, run_sweep
+from hedgerow.simulations.run.sweep import FILE_NAME, Options, SweepResult, check_trials, run_sweep
 from hedgerow.simulations.run.toml_text import changed, toml_of, toml_value
 from hedgerow.simulations.run.words import privacy_line, summary_rows, trial_row
 from hedgerow.simulations.scenario.spec import Scenario
@@ -162,6 +162,7 @@ def _metric(named: NamedScenario) -> str:
 def sweep(request: Request) -> int:
     """Search the scenario's sweep fields; return 0, or 130 if it was interrupted."""
     named = _named(request)
+    check_trials(named)
     folder = request.folder or new_folder(f"{named.scenario.name}-sweep", datetime.now().astimezone())
     if (folder / FILE_NAME).exists() and not request.resume:
         raise ConfigError(

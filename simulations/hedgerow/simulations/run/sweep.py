@@ -30,6 +30,7 @@ from hedgerow.simulations.run.results import read_result
 from hedgerow.simulations.run.setting import Setting, make_setting
 from hedgerow.simulations.run.spending import Spending
 from hedgerow.simulations.run.toml_text import changed, toml_of
+from hedgerow.simulations.scenario.check import check_scenario
 from hedgerow.simulations.scenario.spec import Scenario, SweepSpec
 
 FILE_NAME = "sweep.json"
@@ -83,8 +84,9 @@ class Options(NamedTuple):
 def run_sweep(named: NamedScenario, options: Options) -> SweepResult:
     """Search and return what was found; ``sweep.json`` and ``best.toml`` in the folder hold it too.
 
-    Called again on the same folder it goes on where it was. Raises ConfigError for a scenario without a sweep or with fields
-    that cannot be swept, StorageError, EngineError; a trial that falls apart only fails itself.
+    Called again on the same folder it goes on where it was; ``check_trials`` should have been asked before. Raises ConfigError
+    for a scenario without a sweep or with fields that cannot be swept, StorageError, EngineError; a trial that falls apart
+    only fails itself.
     """
     spec = named.scenario.sweep
     if spec is None:
@@ -92,15 +94,34 @@ def run_sweep(named: NamedScenario, options: Options) -> SweepResult:
             f"{named.where}: sweep: --sweep needs a [sweep] table with its fields and their values"
         )
     check_fields(named.scenario, spec, named.where)
-    trials = [
-        named._replace(scenario=with_overrides(plain(named.scenario), list(values.items()), named.where))
-        for values in combinations(spec, named.scenario.seed)
-    ]
+    trials = trials_of(named, spec)
     ledger = Ledger(options.folder / LEDGER_NAME)
     try:
         return _Search(named, spec, trials, options, ledger).search()
     finally:
         ledger.close()
+
+
+def trials_of(named: NamedScenario, spec: SweepSpec) -> list[NamedScenario]:
+    """Return every trial's scenario. Raises ConfigError for a value that its field cannot have."""
+    return [
+        named._replace(scenario=with_overrides(plain(named.scenario), list(values.items()), named.where))
+        for values in combinations(spec, named.scenario.seed)
+    ]
+
+
+def check_trials(named: NamedScenario) -> None:
+    """Raise ConfigError, with its values, for a trial that contradicts itself: before any is played, and charged."""
+    spec = named.scenario.sweep
+    if spec is None:
+        return
+    values = combinations(spec, named.scenario.seed)
+    for number, trial in enumerate(trials_of(named, spec)):
+        try:
+            check_scenario(trial.scenario, named.where)
+        except ConfigError as error:
+            written = ", ".join(f"{path} = {value!r}" for path, value in values[number].items())
+            raise ConfigError(f"{error} (trial {number} of the sweep: {written})") from error
 
 
 def check_fields(scenario: Scenario, spec: SweepSpec, where: str) -> None:
