@@ -14,10 +14,12 @@ from torch.nn import functional
 from hedgerow.simulations.kernel.bank import Bank
 from hedgerow.simulations.kernel.buffers import Buffers
 from hedgerow.simulations.kernel.compiled import CLIP_SLACK, Compiled, compile_recipe
-from hedgerow.simulations.kernel.network import Pool
+from hedgerow.simulations.kernel.layout import Layout, Piece
+from hedgerow.simulations.kernel.network import Conv, Network, Pool
 from hedgerow.simulations.kernel.program import Programs
 from hedgerow.simulations.kernel.steps.gemm_conv import GemmConvStep
 from hedgerow.simulations.kernel.steps.pool import PoolStep
+from hedgerow.simulations.kernel.steps.pooled_conv import PooledConvStep
 from hedgerow.simulations.kernel.steps.step import Place, ReluStep
 
 CPU = torch.device("cpu")
@@ -200,6 +202,109 @@ def test_pooling_is_torchs_in_values_and_gradients_with_ties_too(
     (gradient,) = torch.autograd.grad(wanted, leaf, gy.view(3, *out, 5).permute(0, 3, 1, 2))
     assert gx is not None
     assert torch.allclose(gx.view(3, 6, 6, 5).permute(0, 3, 1, 2), gradient)
+
+
+def pooled(layer: Conv, pool: Pool, devices: int, x: torch.Tensor) -> tuple[PooledConvStep, Bank]:
+    network = Network((1,), (1,), (layer,), Layout([Piece(0, (layer.weights + layer.filters,), (0,))]))
+    bank = Bank(network, devices, CPU)
+    draws = torch.Generator().manual_seed(7)
+    for block in bank.blocks:
+        block.values.normal_(generator=draws)
+    return PooledConvStep(
+        layer, pool, Place("c", devices, len(x) // devices, bank, Buffers(len(x), CPU)), x
+    ), bank
+
+
+def written(
+    layer: Conv, pool: Pool, bank: Bank, device: int
+) -> tuple[torch.Tensor, torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
+    """Return one device's weights and biases as torch has them, and the two layers in torch's words."""
+    w = bank.block(0, layer.weights).values[device].view(layer.channels, *layer.kernel, layer.filters)
+    w = w.permute(3, 0, 1, 2).clone().requires_grad_()
+    b = bank.block(layer.weights, layer.filters).values[device].clone().requires_grad_()
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        image = x.view(-1, *layer.size, layer.channels).permute(0, 3, 1, 2)
+        return functional.max_pool2d(functional.conv2d(image, w, b, layer.stride, layer.padding), pool.kernel)
+
+    return w, b, run
+
+
+@pytest.mark.parametrize("devices", [1, 3])
+@pytest.mark.parametrize(
+    ("channels", "kernel", "stride", "padding", "window", "size"),
+    [
+        (1, (3, 3), (1, 1), (1, 1), (2, 2), (8, 6)),
+        (2, (3, 2), (2, 1), (1, 0), (2, 3), (8, 7)),
+        (3, (1, 1), (1, 2), (0, 0), (1, 2), (3, 7)),
+        (1, (2, 2), (3, 3), (2, 1), (3, 1), (4, 7)),
+    ],
+)
+def test_a_convolution_and_its_pool_in_one_are_torchs_in_values_and_gradients_with_ties_too(
+    devices: int,
+    channels: int,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    window: tuple[int, int],
+    size: tuple[int, int],
+) -> None:
+    draws = torch.Generator().manual_seed(5)
+    rows = 4
+    x = torch.randint(-1, 2, (devices * rows, *size, channels), generator=draws).float()
+    x[:, : size[0] // 2] = 0  # flat, so that all of a window's outputs are the same
+    sides = [(n + 2 * p - k) // s + 1 for n, p, k, s in zip(size, padding, kernel, stride, strict=True)]
+    out = (sides[0] // window[0], sides[1] // window[1])
+    layer = Conv(channels, 5, size, (sides[0], sides[1]), kernel, stride, padding, True, 0, True, True)
+    pool = Pool(5, layer.out, out, window, window, (0, 0))
+    assert PooledConvStep.fits(layer, pool)
+    step, bank = pooled(layer, pool, devices, x.view(len(x), -1))
+    gy = torch.randn(step.y.shape, generator=draws)
+    each = []
+    for device in range(devices):
+        part = slice(device * rows, (device + 1) * rows)
+        w, b, run = written(layer, pool, bank, device)
+        wanted = run(x[part])
+        gradient = gy[part].view(rows, *out, 5).permute(0, 3, 1, 2)
+        each += [
+            torch.autograd.grad((run(x[n : n + 1]) * g[None]).sum(), (w, b))
+            for n, g in zip(range(part.start, part.stop), gradient, strict=True)
+        ]
+        step.forward()
+        assert torch.allclose(step.y[part].view(rows, *out, 5).permute(0, 3, 1, 2), wanted, atol=1e-5)
+
+    step.attach(gy.clone())
+    step.gradient()
+
+    flat = [torch.cat([w.permute(1, 2, 3, 0).reshape(-1), b]) for w, b in each]
+    sums = torch.stack(flat).view(devices, rows, -1).sum(1)
+    assert torch.allclose(bank.gradients(devices), sums, atol=1e-4)
+
+    step.forward()
+    step.attach(gy.clone())
+    total = torch.zeros(len(x), dtype=torch.float64)
+    step.add_norms(total)
+    assert total.numpy() == pytest.approx(torch.stack(flat).square().sum(1).numpy(), rel=1e-4)
+    bank.set_gradients(torch.zeros_like(sums))
+    step.add_weighted(torch.full((devices, rows), 0.5))
+    assert torch.allclose(bank.gradients(devices), sums / 2, atol=1e-4)
+
+
+def test_windows_that_overlap_or_are_cut_off_keep_their_pool() -> None:
+    layer = Conv(1, 5, (8, 8), (8, 8), (3, 3), (1, 1), (1, 1), True, 0, True, True)
+
+    assert PooledConvStep.fits(layer, Pool(5, (8, 8), (4, 4), (2, 2), (2, 2), (0, 0)))
+    for out, window, stride, padding in (
+        ((7, 7), (2, 2), (1, 1), (0, 0)),
+        ((2, 2), (3, 3), (3, 3), (0, 0)),
+        ((4, 4), (3, 3), (2, 2), (1, 1)),
+        ((8, 8), (1, 1), (1, 1), (0, 0)),
+    ):
+        assert not PooledConvStep.fits(layer, Pool(5, (8, 8), out, window, stride, padding))
+    assert not PooledConvStep.fits(layer, None)
+    assert not PooledConvStep.fits(
+        layer._replace(first=False), Pool(5, (8, 8), (4, 4), (2, 2), (2, 2), (0, 0))
+    )
 
 
 def test_relu_stops_gradients_where_it_stopped_values_and_lets_nan_through() -> None:

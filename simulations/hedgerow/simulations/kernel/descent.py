@@ -49,9 +49,7 @@ class Descent:
         """Take one step of the first ``devices`` by their gradients over ``divisor``; changes the gradients too."""
         self._steps += 1
         for move in self._moves:
-            if divisor != 1.0:
-                move.gradients[:devices].div_(divisor)
-            move.step(slice(devices), self._steps)
+            move.step(slice(devices), self._steps, divisor)
 
 
 class _Move:
@@ -59,8 +57,9 @@ class _Move:
 
     def __init__(self, training: TrainingSpec, block: Block) -> None:
         self._spec = training
-        self._values, self.gradients = block.values, block.gradients
+        self._values, self._gradients = block.values, block.gradients
         adam = training.optimizer == "adam"
+        self._plain = is_plain(training)
         states = 2 if adam else int(training.momentum > 0)
         self._state = [torch.zeros_like(block.values) for _ in range(states)]
         self._scratch = torch.empty_like(
@@ -73,8 +72,13 @@ class _Move:
             state.zero_()
         self._anchor, self._correction = anchor, correction
 
-    def step(self, part: slice, number: int) -> None:
-        values, gradient = self._values[part], self.gradients[part]
+    def step(self, part: slice, number: int, divisor: float) -> None:
+        values, gradient = self._values[part], self._gradients[part]
+        if self._plain and self._correction is None:
+            values.add_(gradient, alpha=-self._spec.learning_rate / divisor)
+            return
+        if divisor != 1.0:
+            gradient.div_(divisor)
         if self._spec.proximal_mu > 0 and self._anchor is not None:
             away = torch.sub(values, self._anchor[part], out=self._scratch[part])
             gradient.add_(away, alpha=self._spec.proximal_mu)

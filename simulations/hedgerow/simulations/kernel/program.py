@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
@@ -12,12 +13,13 @@ from hedgerow.simulations.kernel.buffers import Buffers
 from hedgerow.simulations.kernel.compiled import CLIP_SLACK, Compiled
 from hedgerow.simulations.kernel.losses import Scale
 from hedgerow.simulations.kernel.network import Conv, Dense, Layer, Pool
-from hedgerow.simulations.kernel.steps.conv import FirstConvStep
+from hedgerow.simulations.kernel.steps.conv import ConvStep, FirstConvStep
 from hedgerow.simulations.kernel.steps.dense import DenseStep
 from hedgerow.simulations.kernel.steps.descend import descent_of
 from hedgerow.simulations.kernel.steps.gemm_conv import GemmConvStep
 from hedgerow.simulations.kernel.steps.native_conv import NativeConvStep
 from hedgerow.simulations.kernel.steps.pool import PoolStep
+from hedgerow.simulations.kernel.steps.pooled_conv import PooledConvStep
 from hedgerow.simulations.kernel.steps.step import OwnerStep, Place, ReluStep, Step
 
 
@@ -33,11 +35,11 @@ class Program:
         flat = self.x.view(-1, math.prod(network.input_shape))
         bound: list[tuple[Layer, Step, torch.Tensor]] = []
         self._owners: list[OwnerStep] = []
-        for number, layer in enumerate(network.layers):
-            step = _bind(layer, Place(str(number), devices, rows, bank, buffers), flat)
+        for number, (layer, pool) in enumerate(_paired(network.layers)):
+            step = _bind(layer, pool, Place(str(number), devices, rows, bank, buffers), flat)
             bound.append((layer, step, flat))
             flat = step.y
-            if isinstance(step, DenseStep | FirstConvStep | GemmConvStep | NativeConvStep):
+            if isinstance(step, DenseStep | ConvStep):
                 self._owners.append(step)
         self._loss, self._output = compiled.loss, flat
         self._output_gradient = buffers.take("output.g", len(flat), flat.shape[1])
@@ -57,7 +59,7 @@ class Program:
             if wanted is not None:
                 self._backward.append(step.back)
                 self._backs.append(step.back)
-            if not isinstance(step, DenseStep | FirstConvStep | GemmConvStep | NativeConvStep):
+            if not isinstance(step, DenseStep | ConvStep):
                 continue
             if isinstance(bank, LayerBank) and isinstance(layer, Dense | Conv):
                 self._backward.append(descent_of(layer, bank, x, gy, step.gradient))
@@ -89,19 +91,36 @@ class Program:
         total = torch.zeros(len(self.x), dtype=torch.float64, device=self.x.device)
         for owner in self._owners:
             owner.add_norms(total)
-        norms = total.sqrt_().view(self._shape)
-        factor = (clip / norms.clamp(min=1e-30)).clamp_(max=1.0).mul_(CLIP_SLACK)
-        finite = torch.isfinite(norms)
-        if not bool(finite.all()):
-            factor.masked_fill_(~finite, 0.0)
-            for owner in self._owners:
-                owner.scrub(~finite.view(-1))
-        weights = factor.float()
+        weights = self._factors(total, clip)
         for owner in self._owners:
             owner.add_weighted(weights)
 
+    def _factors(self, total: torch.Tensor, clip: torch.Tensor) -> torch.Tensor:
+        """Return min(1, clip / norm), float32 ``(devices, rows)``, from square norms; zero for a row that is not finite, which is scrubbed."""
+        all_finite = math.isfinite(float(total.sum()))
+        norms = total.sqrt_().view(self._shape)
+        factor = (CLIP_SLACK * clip / torch.maximum(norms, clip).clamp_(min=1e-30)).float()
+        if not all_finite:
+            bad = torch.isfinite(norms).logical_not_()
+            factor.masked_fill_(bad, 0.0)
+            for owner in self._owners:
+                owner.scrub(bad.view(-1))
+        return factor
 
-def _bind(layer: Layer, place: Place, x: torch.Tensor) -> Step:
+
+def _paired(layers: Sequence[Layer]) -> Iterator[tuple[Layer, Pool | None]]:
+    """Yield the layers, with the pool after one where both are one step."""
+    left = deque(layers)
+    while left:
+        layer, after = left.popleft(), left[0] if left else None
+        if PooledConvStep.fits(layer, after) and isinstance(after, Pool):
+            left.popleft()
+            yield layer, after
+        else:
+            yield layer, None
+
+
+def _bind(layer: Layer, pool: Pool | None, place: Place, x: torch.Tensor) -> Step:
     if isinstance(layer, Dense):
         return DenseStep(layer, place, x)
     if isinstance(layer, Pool):
@@ -109,7 +128,7 @@ def _bind(layer: Layer, place: Place, x: torch.Tensor) -> Step:
     if not isinstance(layer, Conv):
         return ReluStep(x)
     if layer.first:
-        return FirstConvStep(layer, place, x)
+        return FirstConvStep(layer, place, x) if pool is None else PooledConvStep(layer, pool, place, x)
     if NativeConvStep.fits(layer, place, x):
         return NativeConvStep(layer, place, x)
     return GemmConvStep(layer, place, x)

@@ -12,11 +12,10 @@ from hedgerow.simulations.kernel.steps.step import Place, Tensors, squares
 class ConvStep:
     """What all kinds share: the output, the sum for biases, and per-example gradients kept between norms and sum."""
 
-    def __init__(self, layer: Conv, place: Place, *weights: int) -> None:
-        self._layer, self._place = layer, place
-        self._positions = layer.out[0] * layer.out[1]
+    def __init__(self, layer: Conv, place: Place, positions: int, *weights: int) -> None:
+        self._layer, self._place, self._positions = layer, place, positions
         self._own = Tensors(layer, place, *weights)
-        self.y = place.take("y", self._positions * layer.filters)
+        self.y = place.take("y", positions * layer.filters)
         self._y3 = self._by_device(self.y)
         self._bias = self._own.spread(self._y3.shape[1])
         self._each = self._each_bias = torch.empty(0)
@@ -34,9 +33,12 @@ class ConvStep:
 
     def _norms_of(self, each: torch.Tensor, total: torch.Tensor) -> None:
         """Take one gradient of the weights per example, ``(examples, …)``."""
+        self._norms_of_weights(each, total)
+        self._norms_of_biases(total)
+
+    def _norms_of_weights(self, each: torch.Tensor, total: torch.Tensor) -> None:
         self._each = each.view(self._place.examples, -1)
         total.add_(squares(self._each))
-        self._norms_of_biases(total)
 
     def _norms_of_biases(self, total: torch.Tensor) -> None:
         if self._own.gb is not None:
@@ -71,7 +73,7 @@ class FirstConvStep(ConvStep):
     """The first layer. Its unfolded input has one row per tap, so that copying it moves whole rows of an image."""
 
     def __init__(self, layer: Conv, place: Place, x: torch.Tensor) -> None:
-        super().__init__(layer, place, layer.taps, layer.filters)
+        super().__init__(layer, place, layer.out[0] * layer.out[1], layer.taps, layer.filters)
         devices, rows = place.devices, place.rows
         (high, wide), (above, left) = layer.size, layer.padding
         tall, broad = high + 2 * above, wide + 2 * left

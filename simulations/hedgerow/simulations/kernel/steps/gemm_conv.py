@@ -17,7 +17,7 @@ class GemmConvStep(ConvStep):
     """Reads and writes channels last; weights ``(devices, filters, taps)``, taps in the order ``(kh, kw, channels)``."""
 
     def __init__(self, layer: Conv, place: Place, x: torch.Tensor) -> None:
-        super().__init__(layer, place, layer.filters, layer.taps)
+        super().__init__(layer, place, layer.out[0] * layer.out[1], layer.filters, layer.taps)
         (high, wide), (above, left) = layer.size, layer.padding
         self._wide = (high + 2 * above, wide + 2 * left)
         self._window = (slice(None), slice(above, above + high), slice(left, left + wide))

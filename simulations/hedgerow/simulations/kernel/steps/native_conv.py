@@ -22,7 +22,8 @@ class NativeConvStep(ConvStep):
     """
 
     def __init__(self, layer: Conv, place: Place, x: torch.Tensor) -> None:
-        super().__init__(layer, place, layer.filters, *layer.kernel, layer.channels)
+        weights = (layer.filters, *layer.kernel, layer.channels)
+        super().__init__(layer, place, layer.out[0] * layer.out[1], *weights)
         own = self._own
         self._x = x.view(-1, *layer.size, layer.channels)
         self._x4 = self._x.permute(0, 3, 1, 2)
