@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -18,6 +19,9 @@ from hedgerow.server.rounds.store import RoundStore
 from hedgerow.server.store.blobs import Blobs
 from hedgerow.server.store.database import Database
 from hedgerow.shared.job import Job, PrivacySpec
+from hedgerow.shared.privacy.central import CentralPlan
+from hedgerow.shared.privacy.central_report import CentralRecord
+from hedgerow.simulations.fleet.ledgers import Spent
 from hedgerow.simulations.fleet.outcome import (
     CLAIM,
     Left,
@@ -28,6 +32,8 @@ from hedgerow.simulations.fleet.outcome import (
     round_record,
     round_records,
 )
+from hedgerow.simulations.run.records import WITHHELD
+from hedgerow.simulations.run.words import round_parts
 
 N = 40_000
 NAMES = ("device-0", "device-1")
@@ -122,9 +128,46 @@ def test_with_privacy_the_claim_says_whose_charge_it_is(tmp_path: Path) -> None:
     assert found.report["epsilon"] == 8.0
 
 
+def test_epsilon_of_a_private_job_is_that_of_the_devices_ledgers(tmp_path: Path) -> None:
+    left = played(tmp_path / "server", PrivacySpec("example", epsilon=8.0, delta=1e-5))
+    spent = Spent(2.5, 2.75, 3.5, 1.25, (2.5, None))
+
+    found = privacy_of(left, spent)
+
+    assert (found.epsilon, found.epsilon_rdp, found.epsilon_replace) == (2.5, 2.75, 3.5)
+    assert found.noise_multiplier == 1.25
+    assert "devices' own ledgers; the server heard nothing" in found.notes[0]
+    records = device_records(left, NAMES, ("board", "board"), (70, 80), spent)
+    assert [one.epsilon for one in records] == [2.5, None]
+    assert [one.epsilon for one in device_records(left, NAMES, ("board", "board"), (70, 80))] == [None, None]
+
+
+def test_epsilon_of_a_central_job_is_that_of_the_servers_ledger(tmp_path: Path) -> None:
+    plan = CentralPlan(0.5, 2, 2.0, 1.0, 2, 1e-5, 1.5)
+    left = played(tmp_path / "server", PrivacySpec("none"))
+    privacy = PrivacySpec("central-poisson", noise_multiplier=2.0, delta=1e-5, clip_norm_l2=1.0)
+    job = msgspec.structs.replace(
+        left.job, job=msgspec.structs.replace(left.job.job, privacy=privacy), epsilon=1.5
+    )
+
+    found = privacy_of(left._replace(job=job, central=CentralRecord(plan)))
+
+    figures = found.report["figures"]
+    assert found.epsilon == 1.5
+    assert (found.epsilon_rdp, found.epsilon_replace) == (figures["epsilon_rdp"], figures["epsilon_replace"])
+    assert 0 < figures["epsilon_pld"] < figures["epsilon_rdp"]
+    assert found.noise_multiplier == 2.0
+
+
+def test_a_line_of_progress_leaves_out_what_is_withheld() -> None:
+    line = "  ".join(round_parts(round_record(VIEW, [], 2.0), 5, "accuracy"))
+
+    assert line == f"round 3/5  accuracy 0.5  ε 1.25  2.0 s simulated  {WITHHELD}"
+
+
 def test_counts_that_a_view_withholds_are_none_seen() -> None:
     record = round_record(VIEW, ["server killed and started"], 2.0)
 
     assert (record.drawn, record.counted, record.dropped, record.bytes_up) == (0, 0, 0, 0)
     assert (record.epsilon, record.wall_s, record.simulated_s, record.loss) == (1.25, 0.75, 2.0, None)
-    assert record.events == ("server killed and started",)
+    assert record.events == ("server killed and started", WITHHELD)

@@ -305,7 +305,8 @@ def test_a_sweeps_figure_is_what_another_accountant_makes_of_all_its_trials(
 
 
 def test_a_trial_that_fell_apart_is_charged_like_any_other(tmp_path: Path) -> None:
-    often = {**CENTRAL, "cohort": {"rule": "poisson", "rate": 0.9}}  # somebody is drawn in each trial's first round
+    # Often enough that somebody is drawn in the first round of each trial.
+    often = {**CENTRAL, "cohort": {"rule": "poisson", "rate": 0.9}}
     found = sweep(tmp_path, often, {"job.training.learning_rate": [0.05, 1e38]})
     failed = [trial for trial in found.trials if trial.failed]
     assert [trial.number for trial in failed] == [1]

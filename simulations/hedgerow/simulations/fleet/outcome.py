@@ -26,7 +26,8 @@ from hedgerow.shared.job import CENTRAL_MODES
 from hedgerow.shared.packing import Vector
 from hedgerow.shared.privacy.central_report import CentralRecord
 from hedgerow.shared.privacy.report import privacy_report
-from hedgerow.simulations.run.records import DeviceRecord, PrivacySummary, RoundRecord
+from hedgerow.simulations.fleet.ledgers import Spent
+from hedgerow.simulations.run.records import WITHHELD, DeviceRecord, PrivacySummary, RoundRecord
 
 CLAIM: Final = "as this fleet charged it, over simulated data"
 
@@ -74,8 +75,10 @@ def model_sha256(model: npt.NDArray[np.float32]) -> str:
 def round_record(one: Mapping[str, Any], events: Sequence[str], elapsed_s: float) -> RoundRecord:
     """Return a round of the server, a view or a record as a mapping; ``elapsed_s`` since the first one began.
 
-    Counts that a view withholds are 0.
+    Counts that a view withholds are 0, and an event says so.
     """
+    if one["drawn"] is None:
+        events = (*events, WITHHELD)
     return RoundRecord(
         round=one["round"],
         drawn=one["drawn"] or 0,
@@ -107,9 +110,13 @@ def round_records(left: Left, events: Mapping[int, Sequence[str]]) -> tuple[Roun
 
 
 def device_records(
-    left: Left, names: Sequence[str], classes: Sequence[str], n_samples: Sequence[int]
+    left: Left,
+    names: Sequence[str],
+    classes: Sequence[str],
+    n_samples: Sequence[int],
+    spent: Spent | None = None,
 ) -> tuple[DeviceRecord, ...]:
-    """Return one record a device. Time of training is the device's own affair and stays 0; so do scores."""
+    """Return one record a device, without scores. Time of training is the device's own affair and stays 0."""
     counted = Counter(part.device for part in left.parts if part.outcome == "counted")
     up: Counter[str] = Counter()
     down: Counter[str] = Counter()
@@ -127,28 +134,36 @@ def device_records(
             bytes_up=up[name],
             bytes_down=down[name],
             train_s=0.0,
+            epsilon=None if spent is None else spent.devices[number],
         )
         for number, name in enumerate(names)
     )
 
 
-def privacy_of(left: Left) -> PrivacySummary:
-    """Return what the fleet states: its noise is real, only its data are not."""
+def privacy_of(left: Left, spent: Spent | None = None) -> PrivacySummary:
+    """Return what the fleet states: its noise is real, only its data are not.
+
+    ε is what ledgers add up to: the server's own in central modes, ``spent``, the devices', in mode ``example``.
+    """
     job = left.job.job
     report = privacy_report(job.privacy, left.central)
-    private = job.privacy.mode != "none"
+    private, notes = job.privacy.mode != "none", report.notes
+    central_noise = left.central.plan.noise_multiplier if left.central is not None else None
+    if spent is not None:
+        heard = "nothing" if left.job.epsilon is None else f"{left.job.epsilon:.4g}"
+        notes = (f"ε is of the devices' own ledgers; the server heard {heard} with their updates.", *notes)
     return PrivacySummary(
         mode=job.privacy.mode,
         claim=CLAIM if private else "none",
         unit=report.unit,
         relation=report.relation,
-        epsilon=left.job.epsilon,
-        epsilon_rdp=None,
-        epsilon_replace=None,
+        epsilon=left.job.epsilon if spent is None else spent.epsilon,
+        epsilon_rdp=report.figures.get("epsilon_rdp") if spent is None else spent.epsilon_rdp,
+        epsilon_replace=report.figures.get("epsilon_replace") if spent is None else spent.epsilon_replace,
         delta=job.privacy.delta if private else None,
-        noise_multiplier=left.central.plan.noise_multiplier if left.central is not None else None,
+        noise_multiplier=central_noise if spent is None else spent.noise_multiplier,
         sampling=report.sampling,
-        notes=report.notes,
+        notes=notes,
         report=msgspec.to_builtins(report),
     )
 

@@ -1,8 +1,9 @@
 """``hedgerow simulate FILE --engine fleet``: from a scenario to its result, over real processes of this machine.
 
 The rounds are the server's own, not the simulation's; cohorts, noise and sampling come from the operating system, so that
-a run does not repeat: its faults and its data do. Scores are the server's on the recipe's public set. Not on a fleet:
-scores on devices and by cohort, simulated time and energy (``simulated_s`` is measured), and going on with ``--resume``.
+a run does not repeat: its faults and its data do. Scores are the server's on the recipe's public set; scores on devices and
+by cohort are of the last model alone (``scores``). ε is what ledgers say: the devices' own or the server's. Not on a fleet:
+simulated time and energy (``simulated_s`` is measured), and going on with ``--resume``.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from hedgerow.simulations.fleet.check import check_fleet_scenario, job_of
 from hedgerow.simulations.fleet.clock import skewed_environment
 from hedgerow.simulations.fleet.conduct import Conductor, slow_pids
 from hedgerow.simulations.fleet.launch import launcher
+from hedgerow.simulations.fleet.ledgers import Spent, read_spent
 from hedgerow.simulations.fleet.outcome import (
     Left,
     device_records,
@@ -38,6 +40,7 @@ from hedgerow.simulations.fleet.outcome import (
 )
 from hedgerow.simulations.fleet.proxy import Weather
 from hedgerow.simulations.fleet.running import RunningFleet, device_name
+from hedgerow.simulations.fleet.scores import score_fleet, wanted, with_scores
 from hedgerow.simulations.fleet.slow import Slowdown
 from hedgerow.simulations.fleet.storage import Stored, stored_in
 from hedgerow.simulations.population.devices import draw_classes
@@ -52,7 +55,9 @@ from hedgerow.simulations.scenario.spec import Scenario
 
 
 class Scene(NamedTuple):
-    """What is played: the scenario with its recipe's parameters filled in, its devices and what they store at first."""
+    """What is played: the scenario with its recipe's parameters filled in, its devices and what they store at first; ``base`` is
+    where its relative paths start.
+    """
 
     scenario: Scenario
     recipe: Recipe
@@ -60,6 +65,7 @@ class Scene(NamedTuple):
     raw: RawPopulation
     first: Stored
     classes: tuple[str, ...]
+    base: Path
 
 
 class _Times(NamedTuple):
@@ -94,7 +100,7 @@ def make_scene(named: NamedScenario) -> Scene:
     device_class = draw_classes(scenario.device_class, scenario.population.devices, scenario.seed)
     world = World(scenario, device_class)
     classes = tuple(scenario.device_class[int(kind)].name for kind in device_class)
-    return Scene(scenario, recipe, world, raw, stored_in(raw, scenario, world, 1), classes)
+    return Scene(scenario, recipe, world, raw, stored_in(raw, scenario, world, 1), classes, named.base)
 
 
 def make_fleet(scene: Scene, folder: Path) -> RunningFleet:
@@ -122,8 +128,10 @@ def _play(scene: Scene, folder: Path, plan: Plan, interrupt: Interrupt) -> Resul
             ended = conductor.follow(lambda: interrupt.asked)
         fleet.stop_server()
         left = read_left(ServerHome(fleet.server.home), job_id)
+    spent = _spent(fleet, left)
     times = _Times(started_at, plan.began, submitted_s, heard.first_s)
-    result = _result(scene, left, conductor, times, ended, plan.folder)
+    result = _result(scene, left, spent, conductor, times, ended, plan.folder)
+    result = _with_scores(result, scene, left)
     if plan.folder is not None:
         write_result(result, left.model, plan.folder)
     if ended == "failed":
@@ -131,6 +139,23 @@ def _play(scene: Scene, folder: Path, plan: Plan, interrupt: Interrupt) -> Resul
             f"job {job_id} is {left.job.state} after {len(left.rounds)} rounds: {left.job.reason}"
         )
     return result
+
+
+def _spent(fleet: RunningFleet, left: Left) -> Spent | None:
+    """Return what devices paid by their own ledgers, where it is they who pay; their agents must have ended."""
+    privacy = left.job.job.privacy
+    if privacy.mode != "example" or privacy.delta is None:
+        return None
+    return read_spent([agent.home.ledger for agent in fleet.agents], left.job.job_id, privacy.delta)
+
+
+def _with_scores(result: Result, scene: Scene, left: Left) -> Result:
+    if not result.rounds or not wanted(scene.scenario):
+        return result
+    last = result.rounds[-1].round
+    found = score_fleet(scene.scenario, scene.recipe, scene.base, left.model, last)
+    rounds, devices = with_scores(result.rounds, result.device_records, found)
+    return msgspec.structs.replace(result, rounds=rounds, device_records=devices)
 
 
 class _Heard:
@@ -198,12 +223,20 @@ def _folder(given: Path | None) -> Iterator[Path]:
 def _choices(scenario: Scenario) -> dict[str, str]:
     found = {"processes": f"1 server, {scenario.population.devices} agents"}
     if scenario.evaluation.per_device or scenario.evaluation.cohorts != "none":
-        found["evaluation"] = "central alone: devices do not report scores"
+        found["evaluation"] = (
+            "on devices of the last model alone, by the simulation: devices report no scores"
+        )
     return found
 
 
 def _result(
-    scene: Scene, left: Left, conductor: Conductor, times: _Times, ended: str, folder: Path | None
+    scene: Scene,
+    left: Left,
+    spent: Spent | None,
+    conductor: Conductor,
+    times: _Times,
+    ended: str,
+    folder: Path | None,
 ) -> Result:
     scenario, recipe, names = (
         scene.scenario,
@@ -225,10 +258,10 @@ def _result(
         metric=recipe.metric,
         higher_is_better=recipe.higher_is_better,
         rounds=round_records(left, conductor.events),
-        privacy=privacy_of(left),
+        privacy=privacy_of(left, spent),
         model_sha256=model_sha256(left.model),
         initial_scores=left.job.initial_scores,
-        device_records=device_records(left, names, scene.classes, counts),
+        device_records=device_records(left, names, scene.classes, counts, spent),
         choices=_choices(scenario),
         versions=versions(),
         started_at=times.started_at,

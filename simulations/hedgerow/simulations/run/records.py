@@ -10,6 +10,10 @@ NO_SCORE = "judged, without a finite score"
 """The event of a round whose model fell apart."""
 
 
+WITHHELD = "devices and bytes are withheld until the end"
+"""The event of a round whose counts a private job does not show while it runs (engine ``fleet``)."""
+
+
 class RoundRecord(msgspec.Struct, frozen=True):
     """One round (one release). Times are seconds, ``simulated_s`` since the run's simulated begin, ``wall_s`` this round's own.
 
@@ -63,7 +67,10 @@ class PrivacySummary(msgspec.Struct, frozen=True):
 
 
 class DeviceRecord(msgspec.Struct, frozen=True):
-    """One device at the end of a run: what it is, what it did, and how the last model does on its held-out examples."""
+    """One device at the end of a run: what it is, what it did, and how the last model does on its held-out examples.
+
+    ``epsilon`` is what its own ledger says that it paid (engine ``fleet`` with mode ``example``).
+    """
 
     device: int
     device_class: str
@@ -75,6 +82,7 @@ class DeviceRecord(msgspec.Struct, frozen=True):
     train_s: float
     score: float | None = None
     loss: float | None = None
+    epsilon: float | None = None
 
 
 class Result(msgspec.Struct, frozen=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hedgerow.simulations.run.records import PrivacySummary, Result, RoundRecord
+from hedgerow.simulations.run.records import WITHHELD, PrivacySummary, Result, RoundRecord
 from hedgerow.simulations.run.sweep import Trial
 
 _SIZES = ("B", "kB", "MB", "GB", "TB")
@@ -43,10 +43,13 @@ def round_parts(record: RoundRecord, rounds: int, metric: str) -> list[str]:
     if record.loss is not None:
         parts.append(f"loss {record.loss:.4g}")
     parts.append(f"ε {epsilon_of(record)}")
-    parts.append(f"{record.counted}/{record.drawn} devices")
+    shown = WITHHELD not in record.events
+    if shown:
+        parts.append(f"{record.counted}/{record.drawn} devices")
     if record.staleness is not None:
         parts.append(f"{record.staleness:.2g} versions behind")
-    parts.append(f"{bytes_of(record.bytes_up)} up, {bytes_of(record.bytes_down)} down")
+    if shown:
+        parts.append(f"{bytes_of(record.bytes_up)} up, {bytes_of(record.bytes_down)} down")
     parts.append(f"{duration(record.simulated_s)} simulated")
     parts += [f"{count} {reason}" for reason, count in record.rejected.items()]
     return parts + list(record.events)
