@@ -86,10 +86,13 @@ class FakeFleet:
         return message_id
 
     async def next_reply(self, job_id: str, timeout_s: float) -> Reply | None:
-        try:
-            reply = await asyncio.wait_for(self._ready.get(), timeout_s)
-        except TimeoutError:
-            return None
+        if self._ready.empty():
+            try:
+                reply = await asyncio.wait_for(self._ready.get(), timeout_s)
+            except TimeoutError:
+                return None
+        else:
+            reply = self._ready.get_nowait()
         self.unreleased += 1
         return reply
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,37 @@ def test_an_address_that_this_machine_does_not_have_is_named(bed: Bed) -> None:
             await gateway.start()
 
     asyncio.run(scenario())
+
+
+def held_by_idle(bed: Bed, count: int) -> int:
+    """Return the bytes that Python holds for ``count`` devices which are connected and quiet."""
+
+    async def scenario() -> int:
+        gateway = Gateway(GatewayConfig(drain_s=1), context_of(bed), bed)
+        await gateway.start()
+        trusting = ssl.create_default_context(cadata=bed.authority.pem)
+        connected: list[ssl.SSLSocket] = []
+
+        def connect() -> None:
+            raw = socket.create_connection(("127.0.0.1", gateway.port), timeout=30)
+            connected.append(trusting.wrap_socket(raw, server_hostname=SERVER_NAME))
+
+        try:
+            await in_thread(connect)
+            tracemalloc.start()
+            before = tracemalloc.get_traced_memory()[0]
+            for _ in range(count):
+                await in_thread(connect)
+            return tracemalloc.get_traced_memory()[0] - before
+        finally:
+            tracemalloc.stop()
+            for one in connected:
+                one.close()
+            await gateway.stop()
+
+    return asyncio.run(scenario())
+
+
+def test_a_quiet_connection_takes_little_memory(bed: Bed) -> None:
+    """A device has two of them for as long as it lives; asyncio's own buffers are 256 KiB each."""
+    assert held_by_idle(bed, 20) < 20 * 96 * 1024

@@ -144,6 +144,7 @@ def _operator_token(home: Path | None, name: str, role: str) -> str:
 
 async def _serve(folder: ServerHome, config: ServerConfig, json: bool) -> int:
     # Imported late: it takes over a second, and a wrong option should not.
+    from hedgerow.server.app.garbage import settle
     from hedgerow.server.app.server import Server
 
     server = Server(folder, config)
@@ -152,6 +153,7 @@ async def _serve(folder: ServerHome, config: ServerConfig, json: bool) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     running = await server.start()
+    settle()
     if json:
         print_json(running)
     else:

@@ -32,7 +32,7 @@ from hedgerow.shared import fleetwire
 from hedgerow.shared.errors import ContentError, TransportError
 
 LOG = logging.getLogger(__name__)
-_SLICE_BYTES = 128 * 1024
+_SLICE_BYTES = 32 * 1024
 _CLOSE_FROM_BYTES = 4 * 1024 * 1024
 
 
@@ -144,7 +144,7 @@ class RoundsApi:
             if message_id in job.outstanding and entry.upload == serial and not self._link.is_complete(entry):
                 self._link.state.forget_upload(message_id)
                 self._link.budget.release(message_id)
-        # A connection keeps the buffers that a large upload filled, about 0.7 MB, for as long as it lives.
+        # A connection keeps the buffers that a large upload filled for as long as it lives.
         close = n_bytes >= _CLOSE_FROM_BYTES
         await answer(send, HTTPStatus.OK, [b"{}"], "application/json", close=close)
 

@@ -16,6 +16,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
+from hedgerow.server.gateway.buffers import bound_reads, bound_writes
 from hedgerow.server.gateway.front import Devices, Front
 from hedgerow.server.gateway.paths import Mount
 from hedgerow.server.serving import EmbeddedServer
@@ -54,8 +55,9 @@ class _PeerProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
     app: ASGIApp
 
     def connection_made(self, transport: asyncio.Transport) -> None:
-        """Read the certificate that the TLS handshake verified."""
+        """Read the certificate that the TLS handshake verified; bound what is sent and not yet gone."""
         super().connection_made(transport)
+        bound_writes(transport)
         tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
         certificate = tls.getpeercert(binary_form=True) if tls is not None else None
         self.app = _WithPeer(self.app, certificate)
@@ -63,7 +65,7 @@ class _PeerProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of the last request, which refers back to this connection.
 
-        Otherwise its TLS buffers, up to 0.7 MB each after an upload, would wait for the garbage collector.
+        Otherwise its TLS buffers would wait for the garbage collector.
         """
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
@@ -109,6 +111,7 @@ class Gateway:
 
     async def start(self) -> None:
         """Listen. Raises TransportError if the address is taken."""
+        bound_reads()
         uvicorn_config = self._uvicorn_config()
         uvicorn_config.load()
         uvicorn_config.ssl = self._context

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from hedgerow.server.rounds.book import Book, Contribution
@@ -17,6 +18,7 @@ _RESEND_S: Final = 0.25
 _LOOK_S: Final = 1.0
 _LOOK_MIN_S: Final = 0.02
 _MAX_REASON_CHARS: Final = 200
+_ASKED_AT_ONCE: Final = 16
 
 
 class Watch(NamedTuple):
@@ -55,17 +57,13 @@ class Collector:
         """
         job_id = self._plan.job_id
         try:
-            await self._send(self._plan.cohort, deadline)
+            await self._ask_all(_left_s(deadline))
             while (wait_s := self._wait_s(deadline)) is not None:
                 reply = await self._link.next_reply(job_id, wait_s)
                 if reply is None:
                     await self._send_again(deadline)
-                    continue
-                try:
-                    await self._take(reply)
-                finally:
-                    await self._link.release(reply)
-                self._watch.progress(self.book)
+                else:
+                    await self._settle(reply)
         finally:
             await self._link.abandon(job_id, self.book.close())
         return self.book
@@ -73,8 +71,7 @@ class Collector:
     def _wait_s(self, deadline: float) -> float | None:
         """Return how long to wait for the next reply, None when the exchange is over."""
         now = time.monotonic()
-        if now >= self._look_at:
-            self._look(now)
+        self._look_now_and_then(now)
         until = wait_until(
             self.book.owing,
             self._seen,
@@ -89,8 +86,10 @@ class Collector:
         all_asked = self.book.owing <= self.book.messages.keys()
         return min(until - now, _LOOK_S if all_asked else _RESEND_S)
 
-    def _look(self, now: float) -> None:
+    def _look_now_and_then(self, now: float) -> None:
         """Look who is there; not at every reply, for a large fleet is long to count."""
+        if now < self._look_at:
+            return
         online = self._link.online(self._plan.job_id)
         self._presence.note(online, now)
         self._settle_gone()
@@ -104,8 +103,30 @@ class Collector:
             if device not in self.book.messages:
                 self.book.settle(Contribution(device, "missing", "left the fleet"))
 
-    async def _send(self, devices: tuple[str, ...], deadline: float) -> None:
-        left_s = max(0.0, deadline - time.monotonic())
+    async def _ask_all(self, left_s: float) -> None:
+        """Ask the cohort, a few at a time: to ask a thousand takes most of a second, in which others want to be served.
+
+        Who is quick has answered by then; uploads wait for room until such replies are taken.
+        """
+        cohort = self._plan.cohort
+        for start in range(0, len(cohort), _ASKED_AT_ONCE):
+            # Who is there as it is asked, and dies of it at once, was there.
+            self._look_now_and_then(time.monotonic())
+            few = [d for d in cohort[start : start + _ASKED_AT_ONCE] if d in self.book.owing]
+            await self._send(few, left_s)
+            await asyncio.sleep(0)
+            while (reply := await self._link.next_reply(self._plan.job_id, 0.0)) is not None:
+                await self._settle(reply)
+
+    async def _settle(self, reply: Reply) -> None:
+        """Take one reply in, and let go of its bytes whatever comes of it."""
+        try:
+            await self._take(reply)
+        finally:
+            await self._link.release(reply)
+        self._watch.progress(self.book)
+
+    async def _send(self, devices: Sequence[str], left_s: float) -> None:
         for device in devices:
             instruction = self._exchange.instruction(device, left_s)
             try:
@@ -116,7 +137,7 @@ class Collector:
     async def _send_again(self, deadline: float) -> None:
         online = self._link.online(self._plan.job_id)
         unsent = tuple(d for d in sorted(self.book.owing & online) if d not in self.book.messages)
-        await self._send(unsent, deadline)
+        await self._send(unsent, _left_s(deadline))
 
     async def _take(self, reply: Reply) -> None:
         key = Key(self._plan.job_id, self._plan.round, self._exchange.index, reply.device)
@@ -139,3 +160,7 @@ class Collector:
         except UpdateRejectedError as error:
             self._watch.rejected(key.device, error.reason, error.detail)
             return Contribution(key.device, "rejected", error.reason, reply.n_bytes)
+
+
+def _left_s(deadline: float) -> float:
+    return max(0.0, deadline - time.monotonic())
