@@ -67,6 +67,7 @@ class LeanEngine:
         self._choices = dict(choices or {})
         self._state_folder = state_folder
         self._running: _Running | None = None
+        self._tidy = False
 
     def __enter__(self) -> Self:
         """Return this engine; it is not opened yet."""
@@ -95,6 +96,7 @@ class LeanEngine:
         running = self._opened()
         held: Vector = running.shared.held.array(running.world.n)
         held[:] = of_size(model, running.world.n, "model")
+        self._tidy = False
         return held
 
     def train(self, batch: Batch) -> Answer:
@@ -109,6 +111,10 @@ class LeanEngine:
         planned = plan(batch, running.world, chosen.group, size, control=control, held=held)
         load(batch, running.shared, n, control=control, held=held)
         orders = [encoder.encode(order) for order in planned.orders]
+        if not self._tidy:
+            # What the first model was made of and copied from is free by now.
+            give_back_free_memory()
+            self._tidy = True
         with one_thread():
             answers = running.pool.run(orders, lambda: clear(running.shared, n, control=control))
         return answer_of(batch, planned, answers, running.shared, n)

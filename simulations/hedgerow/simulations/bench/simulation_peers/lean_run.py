@@ -9,6 +9,7 @@ import math
 import sys
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,13 @@ from hedgerow.edge_agent.trainer.plan import StepPlan
 from hedgerow.models.recipe import PublicSet, find_recipe
 from hedgerow.shared.job import CohortSpec, Job, PrivacySpec, TrainingSpec
 from hedgerow.simulations.bench.simulation_peers.speaking import serve
-from hedgerow.simulations.bench.simulation_peers.task import CHECK_STEPS, PeerTask, Setup, read_task
+from hedgerow.simulations.bench.simulation_peers.task import (
+    CHECK_STEPS,
+    PeerTask,
+    Setup,
+    read_model,
+    read_task,
+)
 from hedgerow.simulations.engine.protocol import Batch, Engine, Task
 from hedgerow.simulations.lean.engine import LeanEngine
 from hedgerow.simulations.population.values import FlatData, Phase, Population
@@ -29,10 +36,15 @@ CLIP = 1.0
 
 
 class LeanRounds:
-    """FedAvg weighted by examples; an engine is opened anew when what is asked changes its kind of training."""
+    """FedAvg weighted by examples; an engine is opened anew when what is asked changes its kind of training.
 
-    def __init__(self, task: PeerTask, workers: int, closing: ExitStack) -> None:
-        self._task, self._workers, self._closing = task, workers, closing
+    As a run does, it has its first model in the engine's memory alone.
+    """
+
+    def __init__(self, folder: Path, workers: int, closing: ExitStack) -> None:
+        task = read_task(folder)
+        self._task = replace(task, model=task.model[:0].copy())
+        self._folder, self._workers, self._closing = folder, workers, closing
         self._recipe = find_recipe(task.recipe)
         self._population = population_of(task)
         self._rule = AveragingRule(1.0)
@@ -47,7 +59,7 @@ class LeanRounds:
         self._closing.callback(self._engine.close)
         chosen = self._engine.open()
         sys.stdout.write(f"{setup}: {chosen}\n")
-        self._setup, self._round, self._model = setup, 0, self._engine.hold(self._task.model)
+        self._setup, self._round, self._model = setup, 0, self._engine.hold(read_model(self._folder))
 
     def rounds(self, n: int) -> list[float]:
         """Run and time ``n`` rounds."""
@@ -116,7 +128,7 @@ def population_of(task: PeerTask) -> Population:
 def main(arguments: list[str]) -> None:
     """Serve the engine over the task of a folder."""
     with ExitStack() as closing:
-        serve(LeanRounds(read_task(Path(arguments[0])), int(arguments[1]), closing))
+        serve(LeanRounds(Path(arguments[0]), int(arguments[1]), closing))
 
 
 if __name__ == "__main__":

@@ -107,3 +107,9 @@ def read_task(folder: Path) -> PeerTask:
     return PeerTask(
         **plain, x=arrays["x"], y=arrays.get("y"), offsets=arrays["offsets"], model=arrays["model"]
     )
+
+
+def read_model(folder: Path) -> Floats:
+    """Return the first model of the task in a folder, float32 ``(n,)``, without the rest."""
+    with np.load(folder / "data.npz") as data:
+        return np.asarray(data["model"], np.float32)
