@@ -7,7 +7,10 @@ from collections.abc import Callable
 from itertools import accumulate
 from typing import NamedTuple
 
+import numpy as np
+
 from hedgerow.simulations.run.records import Result, RoundRecord
+from hedgerow.simulations.run.words import MAX_COHORTS
 
 MEGABYTE = 1e6
 
@@ -45,9 +48,30 @@ def score_lines(result: Result) -> list[Line]:
 
 
 def cohort_lines(result: Result) -> list[Line]:
-    """Return the mean score of each cohort by round."""
+    """Return the mean score of each cohort by round; of more than can be told apart the ends and the middle."""
     names = sorted({name for record in result.rounds for name in record.cohorts})
+    if len(names) > MAX_COHORTS:
+        return _many_cohorts(result, len(names))
     return [known(result, name, lambda record, name=name: record.cohorts.get(name)) for name in names]  # type: ignore[misc]
+
+
+def _many_cohorts(result: Result, count: int) -> list[Line]:
+    """Return the median over cohorts with its spread (10 to 90 %), and the cohorts that are lowest and highest at last."""
+    rows = [record for record in result.rounds if record.cohorts]
+    last = rows[-1].cohorts
+    order = sorted(last, key=lambda name: last[name])
+    low, middle, high = np.array(
+        [np.quantile(list(record.cohorts.values()), (0.1, 0.5, 0.9)) for record in rows]
+    ).T.tolist()
+    x = tuple(float(record.round) for record in rows)
+    label = f"{count} cohorts: median, 10 to 90 %"
+    return [
+        Line(label, x, tuple(middle), tuple(low), tuple(high)),
+        *(
+            known(result, f"{which}: {name}", lambda record, name=name: record.cohorts.get(name))  # type: ignore[misc]
+            for which, name in (("lowest", order[0]), ("highest", order[-1]))
+        ),
+    ]
 
 
 def loss_line(result: Result) -> Line:

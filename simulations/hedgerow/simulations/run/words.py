@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Mapping
+
 from hedgerow.simulations.run.records import WITHHELD, PrivacySummary, Result, RoundRecord
 from hedgerow.simulations.run.sweep import Trial
 
+MAX_COHORTS = 30
+"""More are told, and drawn, as their lowest, their middle and their highest."""
 _SIZES = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -73,7 +78,7 @@ def summary_rows(result: Result) -> list[tuple[str, str]]:
         low, middle, high = last.device_quantiles
         rows.append(("over devices", f"10 % {low:.4g}, median {middle:.4g}, 90 % {high:.4g}"))
     if last is not None and last.cohorts:
-        rows.append(("by cohort", ", ".join(f"{name} {score:.4g}" for name, score in last.cohorts.items())))
+        rows.append(("by cohort", cohorts_line(last.cohorts)))
     rows.append(("privacy", privacy_line(result.privacy)))
     up, down = sum(r.bytes_up for r in rounds), sum(r.bytes_down for r in rounds)
     rows.append(("bytes", f"{bytes_of(up)} up, {bytes_of(down)} down"))
@@ -83,6 +88,16 @@ def summary_rows(result: Result) -> list[tuple[str, str]]:
     rows.append(("took", _took(result)))
     rows.append(("model", result.model_sha256[:16]))
     return rows
+
+
+def cohorts_line(cohorts: Mapping[str, float]) -> str:
+    """Return the score of each cohort, or of the ends and the middle where there are too many to read."""
+    if len(cohorts) <= MAX_COHORTS:
+        return ", ".join(f"{name} {score:.4g}" for name, score in cohorts.items())
+    order = sorted(cohorts, key=lambda name: cohorts[name])
+    middle = statistics.median(cohorts.values())
+    low, high = order[0], order[-1]
+    return f"{len(order)}: from {low} {cohorts[low]:.4g} by median {middle:.4g} to {high} {cohorts[high]:.4g}"
 
 
 def trial_row(trial: Trial) -> list[str]:
