@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import numpy as np
 import torch
 
 from hedgerow.edge_agent.trainer.flat import FlatParameters
@@ -49,8 +48,11 @@ class _Trial:
         self._recipe, self._compiled, self._bank, self._devices = recipe, compiled, bank, devices
         self._programs = programs
         self._module = recipe.build(parameters)
-        flat = FlatParameters(self._module).values()
-        bank.load(compiled.layout.inward(flat)[None].to(bank.device).expand(devices, -1))
+        base = FlatParameters(self._module).values()
+        if bank.values.numel() == base.size and bank.device.type == "cpu":
+            compiled.layout.load(base, bank.values.numpy())
+        else:
+            bank.load(compiled.layout.inward(base)[None].to(bank.device).expand(devices, -1))
 
     def difference(self, number: int) -> float:
         """Return the largest difference over the largest value; NaN where either is not finite."""
@@ -75,21 +77,35 @@ class _Trial:
     def _beside(
         self, device: int, x: torch.Tensor, y: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the largest difference of one device's gradients from autograd's, and the largest of these."""
-        weights = list(self._module.parameters())
+        """Return the largest difference of one device's gradients from autograd's, and the largest of these.
+
+        The device's gradients are gone then: large models are compared in their memory, without a copy.
+        """
         losses = self._recipe.loss(self._module, x, y)
+        weights = list(self._module.parameters())
         found = torch.autograd.grad(losses.mean(), weights, allow_unused=True)
-        theirs = np.empty(self._compiled.layout.size, np.float32)
-        at = 0
+        ours = self._in_the_modules_order(device)
+        apart, largest, at = torch.zeros(()), torch.zeros(()), 0
         for gradient, weight in zip(found, weights, strict=True):
-            part = theirs[at : at + weight.numel()]
-            part[:] = 0.0 if gradient is None else gradient.reshape(-1).numpy()
+            part = ours[at : at + weight.numel()]
+            if gradient is not None:
+                part -= gradient.reshape(-1)
+                largest = torch.maximum(largest, _largest(gradient))
+            apart = torch.maximum(apart, _largest(part))
             at += weight.numel()
-        del found, losses
-        wanted = self._compiled.layout.inward(theirs)
-        pairs = [
-            (block.gradients[device].cpu(), wanted[block.at : block.at + block.values.shape[1]])
-            for block in self._bank.blocks
-        ]
-        apart = [(ours - own).abs().max() for ours, own in pairs]
-        return torch.stack(apart).max(), wanted.abs().max()
+        return apart, largest
+
+    def _in_the_modules_order(self, device: int) -> torch.Tensor:
+        """Return a device's gradients as the module has its parameters, ``(n_parameters,)``."""
+        rows = [block.gradients[device].cpu() for block in self._bank.blocks]
+        ours = rows[0] if len(rows) == 1 else torch.cat(rows)
+        self._compiled.layout.outward(ours, ours.numpy())
+        return ours
+
+
+def _largest(values: torch.Tensor) -> torch.Tensor:
+    """Return the largest absolute value, NaN if there is one."""
+    if values.numel() == 0:
+        return torch.zeros(())
+    low, high = torch.aminmax(values)
+    return torch.maximum(high, -low)

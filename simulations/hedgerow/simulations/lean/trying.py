@@ -21,7 +21,7 @@ from hedgerow.shared.job import TrainingSpec
 from hedgerow.simulations.engine.errors import EngineError
 from hedgerow.simulations.kernel.choose import Choice, read_choice, seconds_a_step, shortened
 from hedgerow.simulations.kernel.protocol import LocalJob
-from hedgerow.simulations.lean.process import WorkerProcess
+from hedgerow.simulations.lean.process import WorkerProcess, give_back_free_memory
 
 log = logging.getLogger(__name__)
 _CPU: Final = "cpu"
@@ -100,7 +100,7 @@ class Trial:
     def _ask(self, choice: Choice, asked: Asked) -> float:
         if choice.name in self.skipped:
             raise UnsupportedError(f"kernel {choice.name} ended its process before")
-        process = self._process = self._process or WorkerProcess(self._answer, [])
+        process = self._process = self._process or self._forked()
         try:
             process.pipe.send_bytes(_encoder.encode(asked))
             told = _told.decode(process.pipe.recv_bytes())
@@ -113,6 +113,10 @@ class Trial:
                 f"recipe {self._recipe.name}: kernel {choice.text}, tried on a few devices: {told.raised}"
             )
         return told.seconds
+
+    def _forked(self) -> WorkerProcess:
+        give_back_free_memory()
+        return WorkerProcess(self._answer, [])
 
     def _skip(self, choice: Choice, process: WorkerProcess) -> UnsupportedError:
         """Note that this kernel ended its process, and how."""
