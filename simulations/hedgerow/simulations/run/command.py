@@ -19,7 +19,7 @@ from hedgerow.simulations.run.folders import new_folder, newest_folder
 from hedgerow.simulations.run.halving import ranked
 from hedgerow.simulations.run.interrupt import Interrupt
 from hedgerow.simulations.run.names import NamedScenario, find_scenario, shipped
-from hedgerow.simulations.run.play import Plan, play
+from hedgerow.simulations.run.play import LEDGER_NAME, Plan, play
 from hedgerow.simulations.run.progress import Progress, progress_on
 from hedgerow.simulations.run.records import Result
 from hedgerow.simulations.run.sweep import FILE_NAME, Options, SweepResult, check_trials, run_sweep
@@ -153,6 +153,16 @@ def _folder(request: Request, named: NamedScenario) -> Path:
     return new_folder(named.scenario.name, datetime.now().astimezone())
 
 
+def _sweep_folder(request: Request, named: NamedScenario) -> Path:
+    name = f"{named.scenario.name}-sweep"
+    if request.folder is not None:
+        return request.folder
+    # The ledger is there from the first trial on, the sweep's own file only at the end.
+    return (
+        newest_folder(name, LEDGER_NAME) if request.resume else new_folder(name, datetime.now().astimezone())
+    )
+
+
 def _metric(named: NamedScenario) -> str:
     from hedgerow.models.recipe import find_recipe
 
@@ -163,7 +173,7 @@ def sweep(request: Request) -> int:
     """Search the scenario's sweep fields; return 0, or 130 if it was interrupted."""
     named = _named(request)
     check_trials(named)
-    folder = request.folder or new_folder(f"{named.scenario.name}-sweep", datetime.now().astimezone())
+    folder = _sweep_folder(request, named)
     if (folder / FILE_NAME).exists() and not request.resume:
         raise ConfigError(
             f"{folder}: holds a sweep already; go on with it by --resume, or give another --folder"

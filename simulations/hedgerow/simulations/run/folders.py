@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from hedgerow.shared.errors import ConfigError
 from hedgerow.simulations.run.checkpoint import FILE_NAME
 
 RUNS = Path("runs")
+_TIME = re.compile(r"-[0-9]{8}-[0-9]{6}(-[0-9]+)?")
 
 
 def new_folder(name: str, now: datetime) -> Path:
@@ -20,9 +22,17 @@ def new_folder(name: str, now: datetime) -> Path:
     return found
 
 
-def newest_folder(name: str) -> Path:
-    """Return the folder of the newest run of ``name`` that can be resumed. Raises ConfigError if there is none."""
-    found = [path for path in RUNS.glob(f"{name}-*") if (path / FILE_NAME).is_file()]
+def newest_folder(name: str, file: str = FILE_NAME) -> Path:
+    """Return the folder of the newest run of ``name`` that can be resumed: that has ``file``, written last.
+
+    Raises ConfigError if there is none.
+    """
+    found = [
+        path
+        for path in RUNS.glob(f"{name}-*")
+        # Not the runs of a scenario whose name merely begins alike.
+        if _TIME.fullmatch(path.name.removeprefix(name)) and (path / file).is_file()
+    ]
     if not found:
         raise ConfigError(f"--resume: no run of {name!r} under {RUNS}; name its folder with --folder")
-    return max(found, key=lambda path: (path / FILE_NAME).stat().st_mtime_ns)
+    return max(found, key=lambda path: (path / file).stat().st_mtime_ns)

@@ -47,6 +47,9 @@ class Ledger:
                 self._open(path)
             except OSError as error:
                 raise StorageError(f"{path}: cannot be used: {error.strerror}") from error
+            except IntegrityError:
+                self.close()
+                raise
 
     def charge(self, entry: Entry) -> bool:
         """Write ``entry`` unless it is there; return whether it is new.
