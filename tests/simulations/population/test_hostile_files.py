@@ -352,3 +352,17 @@ def test_test_images_of_nobody_are_refused(tmp_path: Path) -> None:
             job__recipe="image-cnn",
             job__parameters={"height": 8, "width": 8, "filters": 2, "classes": 3},
         )
+
+
+def test_a_test_share_that_leaves_nobody_a_test_is_named() -> None:
+    one_each = {
+        "job__recipe": "mlp",
+        "job__parameters": {"inputs": 6, "classes": 3},
+        "population__source": "synthetic-vectors",
+        "population__options": {"samples": 5},
+        "population__devices": 5,
+    }
+
+    with pytest.raises(ConfigError, match=r"population\.test_share: 0\.5 of so few examples"):
+        population(scenario(**one_each, population__test_share=0.5))
+    assert len(population(scenario(**one_each)).at(1).x) == 5

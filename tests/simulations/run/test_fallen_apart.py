@@ -121,6 +121,26 @@ def test_when_all_decline_the_run_ends_and_says_that_nobody_could(monkeypatch: p
         play_release(run, run.begin())
 
 
+def test_when_nobody_ever_answers_the_run_ends_and_names_the_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hedgerow.simulations.run.fedbuff._TRIES", 200)
+    job = {"strategy": {"name": "fedbuff", "options": {"buffer_size": 2, "concurrency": 3}}}
+    run = opened(tiny_setting(tiny_scenario(4, job=job, faults={"dropout": 1.0})))
+
+    with pytest.raises(ConfigError, match=r"faults\.dropout: none of 200 devices in a row answered"):
+        play_release(run, run.begin())
+
+
+def test_a_few_that_answer_are_waited_for_however_many_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hedgerow.simulations.run.fedbuff._TRIES", 200)
+    job = {"strategy": {"name": "fedbuff", "options": {"buffer_size": 2, "concurrency": 3}}}
+    run = opened(tiny_setting(tiny_scenario(4, job=job, faults={"dropout": 0.9})))
+    state = run.begin()
+    records = [play_release(run, state) for _ in range(5)]
+
+    assert [record.counted for record in records] == [2] * 5
+    assert sum(record.dropped for record in records) > 20
+
+
 def test_an_engine_that_cannot_be_made_leaves_the_ledger_closed(tmp_path: Path) -> None:
     def refuse(*given: Any) -> Any:
         raise ConfigError("no such engine")

@@ -45,6 +45,11 @@ def build_population(scenario: Scenario, recipe: Recipe, base: Path) -> Populati
     private = scenario.job.privacy.mode == "example"
     newest = scenario.job.training.max_samples
     train = flat_data(pool.examples, [part[-newest:] for part in parts], request, private)
+    if spec.test_share and not any(len(part) for part in tests):
+        raise request.wrong(
+            "test_share",
+            f"{spec.test_share:g} of so few examples leaves no device one to test with; give devices more, or leave it out",
+        )
     test = flat_data(pool.examples, tests, request, private) if spec.test_share else None
     held = pool.held_out
     group, names = _groups(scenario, pool, parts)

@@ -55,12 +55,17 @@ class Airspace:
     def gather(self, size: int, concurrency: int) -> None:
         """Let time pass until ``size`` updates have arrived, or nobody is left who could send one.
 
-        Raises ConfigError if nobody is ever there.
+        Raises ConfigError if nobody is ever there, or nobody who begins ever answers.
         """
         for _ in range(_TRIES):
             self._fill(concurrency)
             while len(self.arrived) < size and self._flight.legs:
                 self._land(heapq.heappop(self._flight.legs))
+                if self.lost >= _TRIES and not self.arrived:
+                    raise ConfigError(
+                        f"scenario {self._run.setting.scenario.name}: faults.dropout: none of {self.lost} devices in a row "
+                        "answered; expected a share below 1"
+                    )
                 if len(self.arrived) < size:
                     self._fill(concurrency)
             if self.arrived:
