@@ -12,6 +12,7 @@ from tests.support.server_parts import Parts
 from hedgerow.server.app import reactions
 from hedgerow.server.app.reactions import Reactions
 from hedgerow.server.bus import Bus
+from hedgerow.server.delivery.values import Rollout
 from hedgerow.server.fleet.service import Fleet
 from hedgerow.shared.messages import ReportedState
 
@@ -125,3 +126,50 @@ def test_a_database_that_fails_once_is_tried_again(
 
     assert "disk I/O error" in caplog.text
     assert not broken
+
+
+def test_a_fleet_that_reports_all_at_once_is_written_down_together(
+    rolled_out: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job of a thousand devices has each report that it knows of it; other news need no thread at all."""
+    heartbeats, flushed, heard = rolled_out.fleet.heartbeats, [0], []
+    flush = heartbeats.flush
+
+    def counted() -> int:
+        flushed[0] += 1
+        return flush()
+
+    monkeypatch.setattr(heartbeats, "flush", counted)
+    monkeypatch.setattr(rolled_out.rollouts, "on_reported", lambda device, state: heard.append(device))
+
+    def happen() -> None:
+        for number in range(200):
+            rolled_out.bus.publish("device.heartbeat", device=f"pump-{number}", heartbeat=None)
+            rolled_out.bus.publish("device.reported", device=f"pump-{number}", state=ReportedState(number))
+
+    play(rolled_out, happen, lambda: len(heard) >= 200)
+
+    assert heard == [f"pump-{number}" for number in range(200)]
+    assert flushed[0] <= 20
+
+
+def test_without_a_rollout_a_report_costs_the_rollouts_nothing(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reactions, "RECONCILE_S", 0.02)
+    asked, looked = [], [0]
+    in_force = parts.rollouts.in_force
+
+    def counted() -> list[Rollout]:
+        looked[0] += 1
+        return in_force()
+
+    monkeypatch.setattr(parts.rollouts, "in_force", counted)
+    monkeypatch.setattr(parts.rollouts, "on_reported", lambda device, state: asked.append(device))
+    for number in range(1, 6):
+        parts.join(f"pump-{number}")
+        parts.report(f"pump-{number}", "pump")
+
+    play(parts, lambda: parts.report("pump-1", "other"), lambda: looked[0] >= 5)
+
+    assert asked == []

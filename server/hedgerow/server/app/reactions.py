@@ -9,6 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Final
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -16,8 +19,11 @@ from hedgerow.server.bus import Bus, News
 from hedgerow.server.delivery.rollouts import Rollouts
 from hedgerow.server.fleet.service import Fleet
 from hedgerow.shared.errors import HedgerowError
+from hedgerow.shared.messages import ReportedState
 
 RECONCILE_S = 15.0
+GATHER_S: Final = 0.05
+_TOPICS: Final = frozenset({"device.joined", "device.revoked", "device.reported"})
 _log = logging.getLogger(__name__)
 
 
@@ -34,37 +40,60 @@ class Reactions:
         with self._bus.subscribe() as queue:
             due = time.monotonic() + RECONCILE_S
             while True:
+                if time.monotonic() >= due:
+                    await self._guarded(self._reconcile)
+                    due = time.monotonic() + RECONCILE_S
                 try:
                     async with asyncio.timeout(max(0.0, due - time.monotonic())):
-                        await self._guarded(await queue.get())
+                        news = [await queue.get()]
                 except TimeoutError:
-                    await self._guarded(None)
-                    due = time.monotonic() + RECONCILE_S
+                    continue
+                if news[0].topic not in _TOPICS:
+                    continue
+                # A fleet that is asked something new reports all at once: one write for many, not one each.
+                await asyncio.sleep(GATHER_S)
+                while not queue.empty():
+                    news.append(queue.get_nowait())
+                heard = [one for one in news if one.topic in _TOPICS]
+                await self._guarded(partial(self._react, heard))
 
-    async def _guarded(self, news: News | None) -> None:
+    async def _guarded(self, act: Callable[[], None]) -> None:
         try:
-            await asyncio.to_thread(self._reconcile if news is None else lambda: self._react(news))
+            await asyncio.to_thread(act)
         except (HedgerowError, SQLAlchemyError) as error:
             _log.error("rollouts: %s; tried again within %.0f s", error, RECONCILE_S)
 
-    def _react(self, news: News) -> None:
-        if news.topic == "device.joined":
-            self._rollouts.on_joined(news.data["device"])
-        elif news.topic == "device.revoked":
-            self._rollouts.on_removed(news.data["device"])
-        elif news.topic == "device.reported":
-            # Who matches a job's profile is known from reports: they must survive a crash, or it would match nobody.
-            self._fleet.heartbeats.flush()
-            self._rollouts.on_reported(news.data["device"], news.data["state"])
+    def _react(self, heard: Sequence[News]) -> None:
+        """React to news in order; of what one device reported in them, the last counts."""
+        reported: dict[str, ReportedState] = {}
+        for news in heard:
+            if news.topic == "device.joined":
+                self._rollouts.on_joined(news.data["device"])
+            elif news.topic == "device.revoked":
+                self._rollouts.on_removed(news.data["device"])
+            else:
+                reported[news.data["device"]] = news.data["state"]
+        if not reported:
+            return
+        # Who matches a job's profile is known from reports: they must survive a crash, or it would match nobody.
+        self._fleet.heartbeats.flush()
+        self._report(reported)
 
     def _reconcile(self) -> None:
-        active = {device.name for device in self._fleet.devices.all(active_only=True)}
         told = [{p.device for p in self._rollouts.devices(r.id)} for r in self._rollouts.in_force()]
+        if not told:
+            return
+        active = {device.name for device in self._fleet.devices.all(active_only=True)}
         for device in {device for places in told for device in places} - active:
             self._rollouts.on_removed(device)
         for device in active:
             if any(device not in places for places in told):
                 self._rollouts.on_joined(device)
-        for device, seen in self._fleet.heartbeats.all().items():
-            if seen.heartbeat.state is not None:
-                self._rollouts.on_reported(device, seen.heartbeat.state)
+        seen = self._fleet.heartbeats.all().items()
+        self._report({device: s.heartbeat.state for device, s in seen if s.heartbeat.state is not None})
+
+    def _report(self, reported: Mapping[str, ReportedState]) -> None:
+        """Tell the rollouts what devices reported, if there is one: it asks the database for each device."""
+        if self._rollouts.in_force():
+            for device, state in reported.items():
+                self._rollouts.on_reported(device, state)

@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             drivers += [
                 _driver(server.url, folders[n::DRIVERS], args.interval, folder) for n in range(DRIVERS)
             ]
-            result = _measure(server, memory, args)
+            result = _measure(server, memory, drivers, args)
             measured = [_collect(driver) for driver in drivers]
         finally:
             if memory is not None:
@@ -160,7 +160,9 @@ def _collect(driver: subprocess.Popen[str]) -> Measured:
     return msgspec.json.decode(said, type=Measured)
 
 
-def _measure(server: Server, memory: Memory, args: argparse.Namespace) -> dict[str, Any]:
+def _measure(
+    server: Server, memory: Memory, drivers: Sequence[subprocess.Popen[str]], args: argparse.Namespace
+) -> dict[str, Any]:
     calls = Calls(server)
     began = time.monotonic()
 
@@ -176,7 +178,7 @@ def _measure(server: Server, memory: Memory, args: argparse.Namespace) -> dict[s
     calls.clear()
     job = JOB.format(recipe=RECIPE, rounds=args.rounds, quorum=args.devices)
     job_id = server.client.post("jobs", {"toml": job})["job_id"]
-    submitted, cpu_s = time.monotonic(), memory.cpu_s()
+    submitted, cpu_s, devices_s = time.monotonic(), memory.cpu_s(), _cpu_s(drivers)
 
     def played() -> bool:
         calls.get("devices")
@@ -188,12 +190,13 @@ def _measure(server: Server, memory: Memory, args: argparse.Namespace) -> dict[s
 
     _wait("all rounds", played, ROUNDS_S)
     ended = time.monotonic()
-    spent_s = memory.cpu_s() - cpu_s
+    spent_s, devices_s = memory.cpu_s() - cpu_s, _cpu_s(drivers) - devices_s
     rounds = server.client.get(f"jobs/{job_id}/rounds")
     return {
         "online_s": round(online - began, 1),
         "rounds_s": round(ended - submitted, 1),
         "server_cpu_s": round(spent_s, 1),
+        "devices_cpu_s": round(devices_s, 1),
         "span_s": (online, submitted, ended),
         "rounds": [
             {
@@ -208,6 +211,11 @@ def _measure(server: Server, memory: Memory, args: argparse.Namespace) -> dict[s
         "load": [round(value, 1) for value in os.getloadavg()],
         **resting,
     }
+
+
+def _cpu_s(processes: Sequence[subprocess.Popen[str]]) -> float:
+    times = [psutil.Process(one.pid).cpu_times() for one in processes]
+    return float(sum(one.user + one.system for one in times))
 
 
 def _rest(calls: Calls, seconds: float) -> None:
@@ -344,7 +352,8 @@ def table(result: dict[str, Any]) -> str:
             f"server, {when.replace('_', ' ')}: PSS {found['pss_mb']} MB, highest {found['peak_pss_mb']} MB"
         )
     lines.append(
-        f"the server took {result['server_cpu_s']} s of processor time in {result['rounds_s']} s of rounds"
+        f"processor time in {result['rounds_s']} s of rounds, with the job's start: "
+        f"the server {result['server_cpu_s']} s, the devices {result['devices_cpu_s']} s"
     )
     lines.append(f"failures: {result['failures'] or 'none'}; machine's load {result['load']}")
     return "\n".join(lines)

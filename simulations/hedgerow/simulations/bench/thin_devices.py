@@ -26,6 +26,7 @@ import numpy as np
 from hedgerow.edge_agent.link.client import DeviceClient
 from hedgerow.edge_agent.link.tls import device_context
 from hedgerow.edge_agent.trainer.fleet import FleetNode, JobClosedError
+from hedgerow.edge_agent.trainer.loop import RECEIVE_TIMEOUT_S
 from hedgerow.models.recipe import find_recipe, recipe_hash
 from hedgerow.shared.errors import HedgerowError
 from hedgerow.shared.job import TrainInstruction, TrainReply
@@ -36,7 +37,11 @@ POLL_S: Final = 30.0
 GRACE_S: Final = 15.0
 BEATERS: Final = 16
 """Threads that send the heartbeats of all devices; each device keeps its own connection."""
-NICE: Final = 10
+NICE: Final = 19
+SWITCH_S: Final = 0.05
+"""How long one device's thread computes before another of its process may: at CPython's 5 ms, hundreds that wait for their
+turn wake up two hundred times a second each, and a machine is busy with nothing else.
+"""
 _ACTIVATE_S: Final = 300.0
 
 
@@ -127,7 +132,7 @@ class ThinDevice:
         try:
             node.activate(_ACTIVATE_S)
             while not self._ending.is_set():
-                if (got := node.receive(5.0)) is None:
+                if (got := node.receive(RECEIVE_TIMEOUT_S)) is None:
                     continue
                 instruction, handle = got
                 if not instruction.model:
@@ -231,6 +236,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = options.parse_args(argv)
     # Devices are elsewhere: on a machine that the server shares with a thousand of them, it goes first.
     os.nice(NICE)
+    sys.setswitchinterval(SWITCH_S)
     threading.stack_size(256 * 1024)
     recipe = RecipeReport(args.recipe, recipe_hash(find_recipe(args.recipe)))
     seen = Tally()
@@ -239,9 +245,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         device.thread.start()
     beater = Beater(devices, args.interval)
     sys.stdin.read()
+    beater.close()
     for device in devices:
         device.end()
-    beater.close()
     sys.stdout.write(msgspec.json.encode(seen.measured).decode() + "\n")
     return 0
 

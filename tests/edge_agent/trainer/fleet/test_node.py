@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from tests.support.round_parts import JOB, in_thread, node
+from tests.support.round_parts import JOB, header, in_thread, instruction, node, settle, update
 
 from hedgerow.edge_agent.home import IdentityFiles
 from hedgerow.edge_agent.link.tls import device_context
@@ -199,6 +199,36 @@ def test_heartbeats_keep_a_long_training_alive(tmp_path: Path, monkeypatch: pyte
             await in_thread(member.activate, 30.0)
             await asyncio.sleep(3.5)
             assert link.online(JOB) == {"a"}
+            await in_thread(member.close)
+
+    asyncio.run(scenario())
+
+
+def test_a_node_beats_only_where_nothing_else_was_heard_of_it(tmp_path: Path) -> None:
+    """A cohort in quick rounds would otherwise open a connection each, all at once, in the middle of one."""
+
+    async def scenario() -> None:
+        bed = Bed(tmp_path)
+        async with bed.serve() as (link, url):
+            await link.open_job(JOB)
+            member = FleetNode(url, bed.identity("a"), JOB, heartbeat_interval_s=20.0)
+            assert member._is_silent(time.monotonic())
+            await in_thread(member.activate, 30.0)
+            spoke_s = time.monotonic()
+            assert not member._is_silent(spoke_s + 9.0)
+            assert member._is_silent(spoke_s + 10.1)
+
+            assert await in_thread(member.receive, 0.05) is None
+            assert member._is_silent(time.monotonic() + 10.1)
+            assert not member._is_silent(time.monotonic())
+            waiting = asyncio.create_task(in_thread(member.receive, 5.0))
+            await settle(lambda: member._polling)
+            assert not member._is_silent(time.monotonic() + 60.0)
+            await link.send(JOB, "a", instruction())
+            got = await waiting
+            assert got is not None
+            assert await in_thread(member.reply, got[1], header(got[0], update(16)), update(16)) == "accepted"
+            assert not member._is_silent(time.monotonic())
             await in_thread(member.close)
 
     asyncio.run(scenario())

@@ -63,6 +63,7 @@ class FleetNode:
         self._closing = threading.Event()
         self._replaced = False
         self._polling = False
+        self._heard_s = float("-inf")
         self._thread: threading.Thread | None = None
 
     def activate(self, timeout_s: float = 60.0) -> None:
@@ -154,15 +155,16 @@ class FleetNode:
                     raise
             else:
                 self._reconnect.succeeded()
+                self._heard_s = time.monotonic()
                 return result
 
     def _beat(self) -> None:
-        """Beat while training or uploading; a waiting ``receive`` is a sign of life itself.
+        """Beat where the server would otherwise hear nothing for long.
 
         The connection is closed after each beat: a thousand idle ones would cost the server a quarter of a megabyte each.
         """
         while not self._closing.wait(self._heartbeat_interval_s):
-            if self._polling:
+            if not self._is_silent(time.monotonic()):
                 continue
             try:
                 self._beats.heartbeat(self._node_id, self._heartbeat_interval_s)
@@ -172,6 +174,13 @@ class FleetNode:
                 continue
             finally:
                 self._heart.close()
+
+    def _is_silent(self, now_s: float) -> bool:
+        """Whether a beat is due: any request is a sign of life, so a cohort in quick rounds need not shake hands for one.
+
+        A device is heard of every one and a half intervals at least; the server waits for three.
+        """
+        return not self._polling and now_s - self._heard_s > self._heartbeat_interval_s / 2
 
     def _poll(self, wait_s: float) -> bytearray | None:
         self._polling = True
