@@ -14,7 +14,7 @@ from tests.support.simulation_play import opened, played
 from tests.support.simulation_results import result_of, round_of, with_rounds
 from tests.support.simulation_setting import tiny_scenario, tiny_setting
 
-from hedgerow.shared.errors import ConfigError
+from hedgerow.shared.errors import ConfigError, ContentError
 from hedgerow.simulations.engine.protocol import DeviceScores, Vector
 from hedgerow.simulations.report.write import write_report
 from hedgerow.simulations.run.fedbuff import play_release
@@ -139,6 +139,29 @@ def test_a_few_that_answer_are_waited_for_however_many_do_not(monkeypatch: pytes
 
     assert [record.counted for record in records] == [2] * 5
     assert sum(record.dropped for record in records) > 20
+
+
+@pytest.mark.parametrize(
+    ("server", "local", "named"),
+    [
+        (
+            1e30,
+            0.05,
+            r"round 2: .*job\.strategy\.server_learning_rate = 1e\+30, or job\.training\.learning_rate = 0\.05",
+        ),
+        (1e30, 1e30, r"round 1: .*\); job\.training\.learning_rate = 1e\+30 is likely"),
+        (1.0, 1e30, r"round 1: .*\); job\.training\.learning_rate = 1e\+30 is likely"),
+    ],
+)
+def test_the_rate_that_is_likely_at_fault_is_named(server: float, local: float, named: str) -> None:
+    job = {
+        "rounds": 3,
+        "strategy": {"name": "fedavg", "server_learning_rate": server},
+        "training": {"batch_size": 2, "learning_rate": local},
+    }
+
+    with pytest.raises(ContentError, match=named):
+        played(tiny_setting(tiny_scenario(4, job=job)))
 
 
 def test_an_engine_that_cannot_be_made_leaves_the_ledger_closed(tmp_path: Path) -> None:

@@ -115,12 +115,20 @@ class Run:
         honest = [o for o, t in zip(answer.outcomes, batch.tasks, strict=True) if t.attack is None]
         if honest and all(outcome.rejected is not None for outcome in honest):
             reasons = ", ".join(sorted({str(outcome.rejected) for outcome in honest}))
-            rate = self.setting.scenario.job.training.learning_rate
             raise ContentError(
                 f"round {round}: none of {len(honest)} honest devices sent an update that can count ({reasons}); "
-                f"job.training.learning_rate = {rate:g} is likely too large for this recipe and these examples: lower it"
+                f"{self._likely(round)} is likely too large for this recipe and these examples: lower it"
             )
         return answer
+
+    def _likely(self, round: int) -> str:
+        """Return what is likely at fault when all fell apart: after the first round it may be what the server does."""
+        job = self.setting.scenario.job
+        rate = f"job.training.learning_rate = {job.training.learning_rate:g}"
+        server = job.strategy.server_learning_rate
+        if round > 1 and server > 1:
+            return f"job.strategy.server_learning_rate = {server:g}, or {rate},"
+        return rate
 
     def record(
         self, state: State, record: RoundRecord, answer: Answer, weights: dict[int, float], began: float
