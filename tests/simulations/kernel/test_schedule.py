@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hedgerow.edge_agent.trainer.plan import StepPlan
 from hedgerow.shared.job import TrainingSpec
+from hedgerow.simulations.kernel.batches import epoch_orders
 from hedgerow.simulations.kernel.protocol import LocalJob
 from hedgerow.simulations.kernel.schedule import Rounds, step_counts
 
@@ -44,19 +46,44 @@ def test_every_device_sees_its_examples_once_an_epoch_in_its_order(
     scales, last = rounds.scales(), rounds.last_epoch()
 
     seen: list[list[int]] = [[] for _ in jobs]
+    lasts = np.zeros(len(jobs))
     for number, active in enumerate(rounds.active):
         assert active == (steps > number).sum()
         window = rounds.window(number).reshape(active, rounds.rows)
+        part = rounds.part(number)
+        assert rounds.any_last[number] == bool(last[part].any())
+        lasts[:active] += last[part]
         for device, row in enumerate(window):
             real = row[row != starts[-1]]
             seen[device] += real.tolist()
             assert 1 <= len(real) <= batch
-            assert np.array_equal(scales[number, device] > 0, row != starts[-1])
-            assert np.isclose(scales[number, device].sum(), 1.0)
+            assert np.array_equal(scales[part][device] > 0, row != starts[-1])
+            assert np.isclose(scales[part][device].sum(), 1.0)
     for device, job in enumerate(jobs):
         n = len(job.x)
         order = np.random.default_rng(job.order_seed)
         order.integers(2**63)
         wanted = [order.permutation(n) + starts[device] for _ in range(epochs if n else 0)]
         assert seen[device] == [int(place) for epoch in wanted for place in epoch]
-        assert last[:, device].sum() == (-(-n // batch))
+        assert lasts[device] == (-(-n // batch))
+
+
+@given(
+    seed=st.lists(
+        st.one_of(st.integers(0, 3), st.integers(2**32 - 2, 2**32 + 2), st.integers(0, 2**63 - 1)),
+        min_size=1,
+        max_size=6,
+    ),
+    n=st.integers(0, 60),
+)
+def test_orders_are_those_of_numpys_own_generator_for_every_seed(seed: list[int], n: int) -> None:
+    order = np.random.default_rng(tuple(seed))
+    order.integers(2**63)
+
+    for found in epoch_orders(tuple(seed), n, 3):
+        assert np.array_equal(found, order.permutation(n))
+
+
+def test_a_seed_that_numpy_refuses_is_refused() -> None:
+    with pytest.raises(ValueError, match="non-negative"):
+        list(epoch_orders((1, -1), 3, 1))

@@ -86,7 +86,7 @@ class Bank:
 
     def minus(self, models: torch.Tensor) -> torch.Tensor:
         """Return values − ``models`` for the first ``len(models)`` devices, ``(k, n_parameters)``."""
-        out = torch.empty_like(models)
+        out = torch.empty(models.shape, device=self.device)
         for block in self.blocks:
             torch.sub(block.values[: len(models)], _part(models, block), out=_part(out, block))
         return out

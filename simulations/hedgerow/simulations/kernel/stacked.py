@@ -107,9 +107,18 @@ class StackedKernel:
             rounds = PrivateRounds(sorted_jobs, self._compiled, self._bank, self._programs)
             rounds.run(table, self._descent, self._spec.batch_size)
             losses = np.full(len(jobs), np.nan)
-        self._compiled.layout.outward_rows(self._bank.minus(base), out, [rows[n] for n in order])
+        self._leave(base, out, [rows[n] for n in order])
         place = np.argsort(order)
         return [LocalResult(float(losses[place[n]]), int(steps[n])) for n in range(len(jobs))]
+
+    def _leave(self, base: torch.Tensor, out: Floats, rows: list[int]) -> None:
+        """Write new − ``base`` ``(k, n)`` to the ``rows`` of ``out``; where orders are the same, block by block while it is in cache."""
+        if not self._compiled.layout.plain:
+            self._compiled.layout.outward_rows(self._bank.minus(base), out, rows)
+            return
+        for block, before in zip(self._bank.blocks, self._bank.split(base), strict=True):
+            moved = torch.sub(block.values[: len(rows)], before)
+            out[rows, block.at : block.at + before.shape[1]] = moved.cpu().numpy()
 
     def _plain(
         self, jobs: list[LocalJob], steps: npt.NDArray[np.int64], table: Table
@@ -117,18 +126,19 @@ class StackedKernel:
         """Return each device's mean loss over its last epoch, NaN where it took no step."""
         rounds = Rounds(jobs, self._spec, steps, table.starts, table.blank)
         scales = torch.from_numpy(rounds.scales()).to(self._device)
+        blank = scales == 0
         last = torch.from_numpy(rounds.last_epoch()).to(self._device)
         total = torch.zeros(len(jobs), dtype=torch.float64, device=self._device)
         for number, active in enumerate(rounds.active):
             program = self._programs.get(active, rounds.rows, self.group * rounds.rows)
             index = torch.from_numpy(rounds.window(number)).to(self._device)
             target = table.fill(program.x, index)
-            scale = scales[number, :active].reshape(-1, 1)
-            program.gradient(target, scale)
+            part = rounds.part(number)
+            program.gradient(target, scales[part].view(-1, 1))
             if rounds.any_last[number]:
-                found = self._compiled.loss.values().masked_fill(scale.view(-1) == 0, 0.0)
+                found = self._compiled.loss.values().masked_fill(blank[part].view(-1), 0.0)
                 sums = found.view(active, -1).sum(1, dtype=torch.float64)
-                total[:active].addcmul_(sums, last[number, :active])
+                total[:active].addcmul_(sums, last[part])
             self._descent.step(active)
         counts = np.array([len(job.x) for job in jobs], np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -142,8 +152,8 @@ class StackedKernel:
         return self._bank.split(self._stack(rows))
 
     def _stack(self, vectors: list[Vector]) -> torch.Tensor:
-        """Return vectors in the kernels' order, ``(k, n)``; the same vector many times is reordered once."""
+        """Return vectors in the kernels' order, ``(k, n)``; the same vector many times is there once, a view of it for each."""
         inward = self._compiled.layout.inward
         if all(vector is vectors[0] for vector in vectors):
-            return inward(vectors[0])[None].expand(len(vectors), -1).contiguous().to(self._device)
+            return inward(vectors[0])[None].to(self._device).expand(len(vectors), -1)
         return torch.stack([inward(vector) for vector in vectors]).to(self._device)
