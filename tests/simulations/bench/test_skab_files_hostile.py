@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path
 
 import numpy as np
@@ -189,3 +190,25 @@ def test_f1_is_the_harmonic_mean_of_precision_and_recall(rows: list[tuple[bool, 
         assert rates["f1"] == 0
     normal = len(rows) - anomalies
     assert rates["far_percent"] == pytest.approx(100 * (alarms - hits) / normal if normal else 0.0)
+
+
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    folder, pipe, link = tmp_path / "a.csv", tmp_path / "b.csv", tmp_path / "c.csv"
+    folder.mkdir()
+    os.mkfifo(pipe)
+    link.symlink_to(tmp_path / "nowhere")
+
+    for path, why in ((folder, "not a file"), (pipe, "not a file"), (link, "cannot be read: No such file")):
+        with pytest.raises(ContentError, match=rf"{path.name}: {why}"):
+            read_recording(path, PROFILE, 1)
+    with pytest.raises(ContentError, match="/dev/zero: not a file"):
+        read_channels(Path("/dev/zero"), PROFILE, 1)
+
+
+@pytest.mark.parametrize("cell", ["1e39", "-1e39", "1e400", "inf", "nan", "", "x"])
+def test_a_reading_that_float32_cannot_hold_is_held_from_the_row_before(tmp_path: Path, cell: str) -> None:
+    path = written(tmp_path, f"Flow Rate;heat;anomaly\n1;2;0\n{cell};4;1\n5;6;0\n".encode())
+    found = read_recording(path, PROFILE, 1)
+
+    assert found.rows.tolist() == [[1, 2], [1, 4], [5, 6]]
+    assert (found.held, found.anomaly.tolist()) == (1, [False, True, False])

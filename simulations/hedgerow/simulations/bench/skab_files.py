@@ -17,6 +17,7 @@ from hedgerow.shared.errors import ConfigError, ContentError
 from hedgerow.shared.profile import CsvSpec, DeviceProfile
 
 LABEL: Final = "anomaly"
+_LARGEST: Final = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -67,16 +68,21 @@ def _values(
     """Return the channels' columns and those titled ``beside``, ``(n, c + len(beside))``, NaN where not a number."""
     if profile.csv is None:
         raise ConfigError(f"profile {profile.name!r} has no [csv] table")
-    if path.stat().st_size > limits.MAX_CSV_BYTES:
-        raise ContentError(f"{path}: larger than {limits.MAX_CSV_BYTES} bytes")
     wanted = [profile.csv.columns.get(channel, channel) for channel in profile.channels]
     try:
+        if not path.is_file() and path.exists():
+            # A pipe would be waited for, a device read for ever.
+            raise ContentError(f"{path}: not a file")
+        if path.stat().st_size > limits.MAX_CSV_BYTES:
+            raise ContentError(f"{path}: larger than {limits.MAX_CSV_BYTES} bytes")
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, delimiter=profile.csv.separator)
             places = _places(next(reader, []), [*wanted, *beside], profile.csv, path)
             cells = [row for row in reader if row]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ContentError(f"{path}: cannot be read as CSV in UTF-8: {error}") from error
+    except OSError as error:
+        raise ContentError(f"{path}: cannot be read: {error.strerror or error}") from error
     if len(cells) < least_rows:
         raise ContentError(f"{path}: {len(cells)} rows; the protocol needs at least {least_rows}")
     return np.array([[_number(row, place) for place in places] for row in cells], np.float64)
@@ -97,7 +103,7 @@ def _number(row: list[str], place: int) -> float:
         value = float(row[place])
     except (ValueError, IndexError):
         return math.nan
-    return value if math.isfinite(value) else math.nan
+    return value if abs(value) <= _LARGEST else math.nan
 
 
 def _held(values: npt.NDArray[np.float64], path: Path) -> npt.NDArray[np.float64]:

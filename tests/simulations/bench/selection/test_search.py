@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
+
+import pytest
 
 from hedgerow.simulations.bench.selection.charts import Judged
 from hedgerow.simulations.bench.selection.search import FACTORS, RELEASES, Candidate, Options, choose, courses
@@ -73,3 +76,15 @@ def test_courses_are_every_factor_following_and_hold_once() -> None:
     made = list(courses(Options(**BASE)))
 
     assert len(made) == len(set(made)) == (1 + 3 * 2 * 2) * len(FACTORS) * len(RELEASES)
+
+
+@pytest.mark.parametrize("candidates", [[], [candidate(0.9, math.nan)], [candidate(0.9, math.nan)] * 3])
+def test_where_nobody_has_a_false_alarm_rate_the_search_for_a_limit_ends(candidates: list[Candidate]) -> None:
+    with pytest.raises(ValueError, match=f"none of {len(candidates)} candidates has a false alarm rate"):
+        choose(candidates)
+
+
+def test_a_candidate_that_always_alarms_is_chosen_where_there_is_no_other() -> None:
+    always, limit = candidate(0.2, 100.0), 100.0
+
+    assert choose([always, candidate(0.9, math.nan)]) == (always, limit)

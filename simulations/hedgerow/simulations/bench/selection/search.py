@@ -18,6 +18,7 @@ QUANTILE: Final = 0.99
 FAR_LIMIT: Final = 12.0
 FAR_STEP: Final = 2.0
 TIE: Final = 0.005
+_ALL_FALSE: Final = 100.0
 
 ROWS: Final = (16, 32, 60)
 NETWORKS: Final = ((32, 8), (64, 16))
@@ -187,9 +188,12 @@ def courses(base: Options) -> Iterable[Options]:
 def choose(candidates: Sequence[Candidate], only: str | None = None) -> tuple[Candidate, float]:
     """Return the choice among ``candidates`` and the FAR limit, per cent, that it was made under.
 
-    F1 is that of the family ``only``, if it is there; false alarms are limited in every family.
+    F1 is that of the family ``only``, if it is there; false alarms are limited in every family. Raises ValueError where
+    no candidate has a false alarm rate.
     """
     limit = FAR_LIMIT
+    if not any(one.far() <= _ALL_FALSE for one in candidates):
+        raise ValueError(f"none of {len(candidates)} candidates has a false alarm rate")
     while not (allowed := [one for one in candidates if one.far() <= limit]):
         limit += FAR_STEP
     best = max(one.f1(only) for one in allowed)
