@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from tests.support.raw_device import RawDevice
 from tests.support.round_parts import JOB, header, in_thread, instruction, node, settle, spawn_echo, update
 
 from hedgerow.edge_agent.trainer.fleet import FleetNode, JobClosedError, ReplacedError
@@ -474,5 +475,24 @@ def test_opening_a_job_again_keeps_its_run(tmp_path: Path) -> None:
         before = link.job(JOB)
         await link.open_job(JOB)
         assert link.job(JOB) is before
+
+    run(tmp_path, scenario)
+
+
+def test_trainers_of_a_job_that_ended_keep_their_connections(tmp_path: Path) -> None:
+    """A thousand ask again, and then say goodbye: with a handshake for each of these a server does nothing else."""
+
+    async def scenario(bed: Bed, link: FlowerLink, url: str) -> None:
+        device = RawDevice(url, bed.identity("a"))
+        headers = {fleetwire.JOB_HEADER: "ended", fleetwire.ACTIVATION_HEADER: "1" * 32}
+
+        def ask(path: str) -> tuple[int, bytes]:
+            return device.request("GET", path, headers=headers, keep=True)
+
+        for path in (fleetwire.NEXT_PATH, fleetwire.MODELS_PATH + "0" * 64, fleetwire.NEXT_PATH):
+            status, body = await in_thread(ask, path)
+            assert (status, b"not open" in body) == (410, True)
+            assert device.kept is not None
+        device.kept.close()
 
     run(tmp_path, scenario)

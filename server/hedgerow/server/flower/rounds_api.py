@@ -185,6 +185,7 @@ class RoundsApi:
         activation = header(scope, fleetwire.ACTIVATION_HEADER)
         job = self._link.job(job_id)
         if job is None:
-            raise Refusal(HTTPStatus.GONE, f"job {job_id!r} is not open", close=True)
+            # A question has no body that is left unread: a thousand trainers at a job's end keep their connections.
+            raise Refusal(HTTPStatus.GONE, f"job {job_id!r} is not open", close=scope["method"] != "GET")
         self._link.check_trainer(device, job_id, activation)
         return device, job, activation
