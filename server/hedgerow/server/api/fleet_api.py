@@ -29,7 +29,10 @@ router = APIRouter(prefix="/api/v1", responses=_PROBLEMS, dependencies=[Depends(
 @router.get("/devices", response_model=models.many(views.DeviceView), tags=["fleet"], dependencies=[_VIEWER])
 async def devices(request: Request) -> Any:
     """List devices with health, desired and reported versions."""
-    return _plain(await asyncio.to_thread(context_of(request).reader.devices))
+    reader = context_of(request).reader
+    # Written in the thread too, as it is: to check a thousand views first holds up every device for 8 ms.
+    written = await asyncio.to_thread(lambda: msgspec.json.encode(reader.devices()))
+    return Response(written, media_type="application/json")
 
 
 @router.post("/devices/{device}/revoke", status_code=204, tags=["fleet"])

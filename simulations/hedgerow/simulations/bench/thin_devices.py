@@ -37,7 +37,7 @@ POLL_S: Final = 30.0
 GRACE_S: Final = 15.0
 BEATERS: Final = 16
 """Threads that send the heartbeats of all devices; each device keeps its own connection."""
-NICE: Final = 19
+NICE: Final = 10
 SWITCH_S: Final = 0.05
 """How long one device's thread computes before another of its process may: at CPython's 5 ms, hundreds that wait for their
 turn wake up two hundred times a second each, and a machine is busy with nothing else.
