@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from tests.support.skab import skab_folder
 from tests.support.skab_rig import write_recording
 
 from hedgerow.shared.errors import ConfigError, ContentError
+from hedgerow.simulations.bench import skab, skab_select
 from hedgerow.simulations.bench.skab import main, run
+from hedgerow.simulations.configs import configs_folder
 
 
 def arguments(*folders: Path, epsilon: float | None = None, job: Path | None = None) -> argparse.Namespace:
@@ -91,3 +94,24 @@ def test_four_real_recordings_beat_the_baselines(
     assert result["federated"]["float32"]["f1"] > result["everything_is_anomaly"]["f1"] + 0.1
     assert result["federated"]["int8"]["f1"] == pytest.approx(result["federated"]["float32"]["f1"], abs=0.03)
     assert np.isfinite(list(result["statistical_baseline"].values())).all()
+
+
+@pytest.mark.parametrize("epsilon", ["0", "-1", "101", "nan", "inf", "eight"])
+def test_an_epsilon_that_no_job_may_ask_for_is_wrong_usage(
+    epsilon: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["nowhere", f"--epsilon={epsilon}"])
+
+    assert ended.value.code == 2
+    assert "--epsilon" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("parser", [skab._parser, skab_select._parser])
+def test_the_job_and_the_profile_are_those_that_come_along(parser: Any) -> None:
+    args = parser().parse_args(["folder"])
+
+    assert args.job == configs_folder() / "jobs" / "skab-anomaly.toml"
+    assert args.profile == configs_folder() / "profiles" / "skab.toml"
+    assert args.job.is_file()
+    assert args.profile.is_file()

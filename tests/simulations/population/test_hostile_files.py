@@ -149,8 +149,8 @@ def test_a_file_whose_name_is_no_text_gives_a_group_whose_name_is(tmp_path: Path
     )
 
     assert sorted(found.group_names) == ["\\udcff\\udcfe.csv", "plain.csv"]
-    for name in found.group_names:
-        name.encode("utf-8")
+    for group in found.group_names:
+        group.encode("utf-8")
 
 
 def test_folders_of_pictures_may_have_any_name_too(tmp_path: Path) -> None:
@@ -355,7 +355,7 @@ def test_test_images_of_nobody_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_test_share_that_leaves_nobody_a_test_is_named() -> None:
-    one_each = {
+    one_each: dict[str, Any] = {
         "job__recipe": "mlp",
         "job__parameters": {"inputs": 6, "classes": 3},
         "population__source": "synthetic-vectors",

@@ -220,7 +220,7 @@ def test_sources_with_a_public_set_are_judged_alike_whatever_the_seed(source: st
 
 @pytest.mark.parametrize("source", ["csv", "idx", "images", "npz", "sklearn"])
 def test_examples_held_out_by_another_seed_are_others(source: str) -> None:
-    unlike = {"initial_scores": {"accuracy": 0.06}}
+    unlike: dict[str, Any] = {"initial_scores": {"accuracy": 0.06}}
 
     assert compare(of_source(source, 1), of_source(source, 1)).comparable
     assert not compare(of_source(source, 1), of_source(source, 2, **unlike)).comparable

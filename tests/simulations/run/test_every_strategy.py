@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from tests.support.simulation_setting import flat, tiny_scenario
 
@@ -21,7 +22,7 @@ from hedgerow.simulations.run.setting import Setting, personal_values
 from hedgerow.simulations.run.state import State
 from hedgerow.simulations.run.synchronous import play_round
 
-Doubles = np.ndarray
+Doubles = npt.NDArray[np.float64]
 INPUTS, HIDDEN, CLASSES = 4, 5, 3
 COUNTS = (7, 12, 3, 9, 5)
 SIZES = (HIDDEN * INPUTS, HIDDEN, CLASSES * HIDDEN, CLASSES)
@@ -54,7 +55,7 @@ def setting_of(strategy: dict[str, Any], training: dict[str, Any], **job: Any) -
     return Setting(scenario, MLP, population, N, personal_values(scenario, MLP))
 
 
-def gradient(model: Doubles, x: Doubles, y: Doubles) -> Doubles:
+def gradient(model: Doubles, x: Doubles, y: npt.NDArray[np.int64]) -> Doubles:
     """Return the gradient of the mean cross-entropy of two dense layers with a ReLU between, by hand."""
     cut = np.split(model, np.cumsum(SIZES)[:-1])
     first, bias, second, last = (
@@ -82,7 +83,8 @@ def descent(rate: float, momentum: float = 0.0) -> Step:
 
     def step(at: Doubles, slope: Doubles, t: int) -> Doubles:
         memory[:] = slope if t == 1 else momentum * memory + slope
-        return at - rate * memory
+        after: Doubles = at - rate * memory
+        return after
 
     return step
 
@@ -94,7 +96,8 @@ def adam(rate: float) -> Step:
     def step(at: Doubles, slope: Doubles, t: int) -> Doubles:
         m[:] = 0.9 * m + 0.1 * slope
         v[:] = 0.999 * v + 0.001 * slope**2
-        return at - rate * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        after: Doubles = at - rate * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        return after
 
     return step
 
@@ -127,7 +130,8 @@ def with_momentum(rate: float, beta: float) -> Server:
 
     def server(mean: Doubles) -> Doubles:
         v[:] = beta * v + mean
-        return rate * v
+        step: Doubles = rate * v
+        return step
 
     return server
 
@@ -140,7 +144,8 @@ def adaptive(rate: float, yogi: bool, beta_1: float, beta_2: float, tau: float) 
         m[:] = beta_1 * m + (1 - beta_1) * mean
         square = mean**2
         v[:] = v - (1 - beta_2) * square * np.sign(v - square) if yogi else beta_2 * v + (1 - beta_2) * square
-        return rate * m / (np.sqrt(v) + tau)
+        step: Doubles = rate * m / (np.sqrt(v) + tau)
+        return step
 
     return server
 
@@ -241,7 +246,8 @@ def test_control_variates_correct_every_step_of_every_batch(workers: int) -> Non
             correction = c - own[device]
 
             def step(at: Doubles, slope: Doubles, t: int, by: Doubles = correction) -> Doubles:
-                return at - 0.1 * (slope + by)
+                after: Doubles = at - 0.1 * (slope + by)
+                return after
 
             delta = local(x, device, round, lambda step=step: step)  # type: ignore[misc]
             steps = 2 * -(-COUNTS[device] // 4)

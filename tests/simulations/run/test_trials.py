@@ -12,7 +12,10 @@ from hedgerow.shared.errors import ConfigError
 from hedgerow.simulations.run.names import find_scenario
 from hedgerow.simulations.run.sweep import check_trials
 
-SCAFFOLD = {"job.strategy.name": ["fedavg", "scaffold"], "job.training.momentum": [0.0, 0.9]}
+SCAFFOLD: dict[str, list[Any]] = {
+    "job.strategy.name": ["fedavg", "scaffold"],
+    "job.training.momentum": [0.0, 0.9],
+}
 LABELS = {"population__partition": {"kind": "label"}}
 FIXED = {"job__cohort": {"rule": "fixed", "size": 3}}
 CASES: dict[str, tuple[dict[str, list[Any]], dict[str, Any], str]] = {

@@ -36,12 +36,14 @@ from hedgerow.shared.tomlfile import read_toml
 from hedgerow.simulations.bench.federation import federate
 from hedgerow.simulations.bench.row_metrics import RowCounts, count_rows
 from hedgerow.simulations.bench.skab_files import Recording, find_files, read_recording
+from hedgerow.simulations.configs import configs_folder
 
 Floats = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
 
-CONFIGS: Final = Path(__file__).parents[4] / "firmware_configs"
 FIT_ROWS: Final = 400
+_LARGEST_EPSILON: Final = 100.0
+"""As a job's."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def main(argv: Sequence[str]) -> int:
     """Run the benchmark from the command line; ``--json`` prints one object on the last line."""
-    args = _parser().parse_args(list(argv))
+    options = _parser()
+    args = options.parse_args(list(argv))
+    if args.epsilon is not None and not 0 < args.epsilon <= _LARGEST_EPSILON:
+        options.error(f"--epsilon: expected above 0, at most {_LARGEST_EPSILON:g}, got {args.epsilon:g}")
     result = run(args)
     sys.stdout.write(json.dumps(result) + "\n" if args.json else _table(result))
     return 0
@@ -269,8 +274,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--fit-rows", type=int, default=FIT_ROWS, help="rows to fit on (the protocol's are 400)"
     )
-    parser.add_argument("--job", type=Path, default=CONFIGS / "jobs" / "skab-anomaly.toml", help="job file")
-    parser.add_argument("--profile", type=Path, default=CONFIGS / "profiles" / "skab.toml", help="profile")
+    configs = configs_folder()
+    parser.add_argument("--job", type=Path, default=configs / "jobs" / "skab-anomaly.toml", help="job file")
+    parser.add_argument("--profile", type=Path, default=configs / "profiles" / "skab.toml", help="profile")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 

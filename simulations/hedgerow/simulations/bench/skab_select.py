@@ -22,8 +22,8 @@ from hedgerow.shared.tomlfile import read_toml
 from hedgerow.simulations.bench.selection.replays import LONG, long_family, short_family
 from hedgerow.simulations.bench.selection.search import SECOND, Candidate, Options, Search, choose
 from hedgerow.simulations.bench.selection.statistics import FAULTS, planted
-from hedgerow.simulations.bench.skab import CONFIGS
 from hedgerow.simulations.bench.skab_files import find_files
+from hedgerow.simulations.configs import configs_folder
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -117,8 +117,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--last-step", action="store_true", help="begin with what the first two steps chose on SKAB"
     )
-    parser.add_argument("--job", type=Path, default=CONFIGS / "jobs" / "skab-anomaly.toml", help="job file")
-    parser.add_argument("--profile", type=Path, default=CONFIGS / "profiles" / "skab.toml", help="profile")
+    configs = configs_folder()
+    parser.add_argument("--job", type=Path, default=configs / "jobs" / "skab-anomaly.toml", help="job file")
+    parser.add_argument("--profile", type=Path, default=configs / "profiles" / "skab.toml", help="profile")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -29,7 +29,7 @@ def as_csv(rows: Iterable[Mapping[str, Any]]) -> str:
     out = io.StringIO()
     # A lone carriage return in a name ends a row for whoever reads, and Python does not quote it.
     odd = any("\r" in str(text) for row in found for item in row.items() for text in item)
-    quoting = csv.QUOTE_ALL if odd else csv.QUOTE_MINIMAL
+    quoting: Final = csv.QUOTE_ALL if odd else csv.QUOTE_MINIMAL
     writer = csv.DictWriter(out, names, restval="", lineterminator="\n", quoting=quoting)
     writer.writeheader()
     writer.writerows({name: "" if value is None else value for name, value in row.items()} for row in found)
