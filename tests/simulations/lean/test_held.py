@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from tests.support.simulation_lean import (
@@ -90,7 +92,8 @@ def test_only_an_open_engine_holds_models_and_only_of_its_recipe() -> None:
     with pytest.raises(EngineError, match="not open"):
         engine.hold(MODEL)
     with tiny_engine() as engine:
-        for wrong in (np.zeros(3, np.float32), np.zeros(4), np.zeros((1, 4), np.float32)):
+        wrongs: list[Any] = [np.zeros(3, np.float32), np.zeros(4), np.zeros((1, 4), np.float32)]
+        for wrong in wrongs:
             with pytest.raises(ValueError, match=r"model: expected float32 \(4,\)"):
                 engine.hold(wrong)
 

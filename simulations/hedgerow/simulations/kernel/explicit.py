@@ -18,7 +18,7 @@ from hedgerow.simulations.kernel.descent import Descent, is_plain
 from hedgerow.simulations.kernel.draws import job_stream, noise_words, normal_draws
 from hedgerow.simulations.kernel.evaluate import Evaluator
 from hedgerow.simulations.kernel.program import Program, Programs
-from hedgerow.simulations.kernel.proof import prove_gradient
+from hedgerow.simulations.kernel.proof import RATE, prove_gradient
 from hedgerow.simulations.kernel.protocol import KernelName, LocalJob, LocalResult, Vector
 
 _CPU = torch.device("cpu")
@@ -43,8 +43,9 @@ class ExplicitKernel:
         self._values: torch.Tensor | None = None
         self._trainers: dict[bool, _Trainer] = {}
         self._evaluator = Evaluator(recipe, parameters)
-        trial = torch.zeros(self.n_parameters)
-        _Trainer(self._compiled, training, trial, by_layers=False).prove(recipe, parameters)
+        # As plain SGD goes where that is what the job says: large models are then proven without a gradient of all.
+        rate = RATE if is_plain(training) else None
+        _Trainer(self._compiled, training, torch.zeros(self.n_parameters), rate).prove(recipe, parameters)
 
     def train(self, jobs: Sequence[LocalJob], out: npt.NDArray[np.float32]) -> list[LocalResult]:
         """Train one job after another; see ``protocol.Kernel``."""
@@ -66,9 +67,8 @@ class ExplicitKernel:
         """Return what trains ``job``; all work in the same parameters."""
         by_layers = is_plain(self._spec) and job.private is None and job.correction is None
         if by_layers not in self._trainers:
-            self._trainers[by_layers] = _Trainer(
-                self._compiled, self._spec, self._memory(), by_layers=by_layers
-            )
+            rate = self._spec.learning_rate if by_layers else None
+            self._trainers[by_layers] = _Trainer(self._compiled, self._spec, self._memory(), rate)
         return self._trainers[by_layers]
 
     def forward(self, model: Vector, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -83,18 +83,14 @@ class ExplicitKernel:
 
 
 class _Trainer:
-    """One model's vectors, kept warm; programs by number of examples. ``by_layers`` takes steps of plain SGD alone."""
+    """One model's vectors, kept warm; programs by number of examples. With a ``rate`` it takes steps of plain SGD alone, layer by layer."""
 
     def __init__(
-        self, compiled: Compiled, training: TrainingSpec, values: torch.Tensor, *, by_layers: bool
+        self, compiled: Compiled, training: TrainingSpec, values: torch.Tensor, rate: float | None
     ) -> None:
         self._compiled, self._spec = compiled, training
         network = compiled.network
-        self._bank = (
-            LayerBank(network, values, training.learning_rate)
-            if by_layers
-            else Bank(network, 1, _CPU, values)
-        )
+        self._bank = Bank(network, 1, _CPU, values) if rate is None else LayerBank(network, values, rate)
         self._descent = Descent(training, self._bank.blocks)
         self._programs = Programs(compiled, self._bank, _CPU)
         self._part = max(1, min(2 * training.batch_size, _CHUNK_VALUES // compiled.network.n_parameters))

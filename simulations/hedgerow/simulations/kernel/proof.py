@@ -9,12 +9,14 @@ import torch
 from hedgerow.edge_agent.trainer.flat import FlatParameters
 from hedgerow.models.recipe import Parameters, Recipe
 from hedgerow.shared.errors import UnsupportedError
-from hedgerow.simulations.kernel.bank import Bank
+from hedgerow.simulations.kernel.bank import Bank, LayerBank
 from hedgerow.simulations.kernel.compiled import Compiled, grad_mode
 from hedgerow.simulations.kernel.program import Programs
 
 TOLERANCE: Final = 1e-4
 """Of the largest value of the gradient: rounding gives 1e-6, a wrong formula far more."""
+RATE: Final = 1024.0
+"""Of a step that is taken to see the gradient: so long that what it began from rounds nothing away."""
 ROWS: Final = 3
 TRIALS: Final = 2
 """A value that rounding puts on the other side of a ReLU's zero may spoil one batch, not both."""
@@ -48,11 +50,14 @@ class _Trial:
         self._recipe, self._compiled, self._bank, self._devices = recipe, compiled, bank, devices
         self._programs = programs
         self._module = recipe.build(parameters)
-        base = FlatParameters(self._module).values()
+        self._flat = FlatParameters(self._module)
+
+    def _load(self) -> None:
+        base, bank, layout = self._flat.values(), self._bank, self._compiled.layout
         if bank.values.numel() == base.size and bank.device.type == "cpu":
-            compiled.layout.load(base, bank.values.numpy())
+            layout.load(base, bank.values.numpy())
         else:
-            bank.load(compiled.layout.inward(base)[None].to(bank.device).expand(devices, -1))
+            bank.load(layout.inward(base)[None].to(bank.device).expand(self._devices, -1))
 
     def difference(self, number: int) -> float:
         """Return the largest difference over the largest value; NaN where either is not finite."""
@@ -62,6 +67,7 @@ class _Trial:
         y = None
         if self._recipe.task == "classification":
             y = torch.randint(network.output_shape[-1], (len(x),), generator=draws)
+        self._load()
         with grad_mode(self._compiled.loss):
             program = self._programs.get(self._devices, ROWS)
             program.x.copy_(x)
@@ -79,7 +85,8 @@ class _Trial:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the largest difference of one device's gradients from autograd's, and the largest of these.
 
-        The device's gradients are gone then: large models are compared in their memory, without a copy.
+        The device's gradients are gone then, or its model where that took a step by them: large models are compared in their
+        memory, without a copy.
         """
         losses = self._recipe.loss(self._module, x, y)
         weights = list(self._module.parameters())
@@ -88,6 +95,8 @@ class _Trial:
         apart, largest, at = torch.zeros(()), torch.zeros(()), 0
         for gradient, weight in zip(found, weights, strict=True):
             part = ours[at : at + weight.numel()]
+            if isinstance(self._bank, LayerBank):
+                part.sub_(weight.detach().reshape(-1)).div_(-self._bank.rate)
             if gradient is not None:
                 part -= gradient.reshape(-1)
                 largest = torch.maximum(largest, _largest(gradient))
@@ -96,7 +105,10 @@ class _Trial:
         return apart, largest
 
     def _in_the_modules_order(self, device: int) -> torch.Tensor:
-        """Return a device's gradients as the module has its parameters, ``(n_parameters,)``."""
+        """Return a device's gradients as the module has its parameters, ``(n_parameters,)``; the stepped model over a ``LayerBank``."""
+        if isinstance(self._bank, LayerBank):
+            self._compiled.layout.outward(self._bank.values, self._bank.values.numpy())
+            return self._bank.values
         rows = [block.gradients[device].cpu() for block in self._bank.blocks]
         ours = rows[0] if len(rows) == 1 else torch.cat(rows)
         self._compiled.layout.outward(ours, ours.numpy())

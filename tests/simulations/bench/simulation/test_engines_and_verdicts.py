@@ -245,7 +245,8 @@ def test_growth_beyond_the_data_is_told_in_models_a_worker(
     sizes: list[int] = []
 
     def make(images: int, devices: int, parameters: Any = None, **_: Any) -> PeerTask:
-        large = parameters is not None
+        large = devices > 100
+        assert parameters is not None
         made = task()
         model = np.zeros(1 << 20 if large else 1, np.float32)
         x = np.zeros((3 << 20 if large else 1, 1), np.float32)
