@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hedgerow.edge_agent.trainer.plan import StepPlan
 from hedgerow.shared.job import TrainingSpec
-from hedgerow.simulations.kernel.batches import epoch_orders
 from hedgerow.simulations.kernel.protocol import LocalJob
 from hedgerow.simulations.kernel.schedule import Rounds, step_counts
 
@@ -66,24 +64,3 @@ def test_every_device_sees_its_examples_once_an_epoch_in_its_order(
         wanted = [order.permutation(n) + starts[device] for _ in range(epochs if n else 0)]
         assert seen[device] == [int(place) for epoch in wanted for place in epoch]
         assert lasts[device] == (-(-n // batch))
-
-
-@given(
-    seed=st.lists(
-        st.one_of(st.integers(0, 3), st.integers(2**32 - 2, 2**32 + 2), st.integers(0, 2**63 - 1)),
-        min_size=1,
-        max_size=6,
-    ),
-    n=st.integers(0, 60),
-)
-def test_orders_are_those_of_numpys_own_generator_for_every_seed(seed: list[int], n: int) -> None:
-    order = np.random.default_rng(tuple(seed))
-    order.integers(2**63)
-
-    for found in epoch_orders(tuple(seed), n, 3):
-        assert np.array_equal(found, order.permutation(n))
-
-
-def test_a_seed_that_numpy_refuses_is_refused() -> None:
-    with pytest.raises(ValueError, match="non-negative"):
-        list(epoch_orders((1, -1), 3, 1))

@@ -7,22 +7,21 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from hedgerow.simulations.kernel.seeds import generator
+
 Ints = npt.NDArray[np.int64]
 
 
 def epoch_orders(order_seed: tuple[int, ...], n: int, epochs: int) -> Iterator[Ints]:
     """Yield a permutation of ``n`` examples for each epoch."""
-    order = _generator(order_seed)
+    return orders_of(generator(order_seed), n, epochs)
+
+
+def orders_of(order: np.random.Generator, n: int, epochs: int) -> Iterator[Ints]:
+    """Yield a permutation of ``n`` examples for each epoch from a device's generator, from which nothing was drawn yet."""
     order.bit_generator.random_raw()  # the trainer's seed for dropout: drawn first, of no use here
     for _ in range(epochs):
         yield order.permutation(n)
-
-
-def _generator(seed: tuple[int, ...]) -> np.random.Generator:
-    """Return ``numpy.random.default_rng(seed)``, in two thirds of the time: its words as an array need no conversion of each."""
-    if min(seed) >= 0 and max(seed) < 2**32:
-        return np.random.Generator(np.random.PCG64(np.array(seed, np.uint32)))
-    return np.random.default_rng(seed)
 
 
 def count_batches(n: int, batch_size: int) -> int:

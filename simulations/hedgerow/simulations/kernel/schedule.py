@@ -9,9 +9,10 @@ import numpy.typing as npt
 import torch
 
 from hedgerow.shared.job import TrainingSpec
-from hedgerow.simulations.kernel.batches import count_batches, epoch_orders
+from hedgerow.simulations.kernel.batches import count_batches, orders_of
 from hedgerow.simulations.kernel.losses import OutputLoss
 from hedgerow.simulations.kernel.protocol import LocalJob
+from hedgerow.simulations.kernel.seeds import generators
 
 Ints = npt.NDArray[np.int64]
 
@@ -71,22 +72,24 @@ class Rounds:
     def __init__(
         self, jobs: Sequence[LocalJob], training: TrainingSpec, steps: Ints, starts: Ints, blank: int
     ) -> None:
-        self._counts = np.array([len(job.x) for job in jobs], np.int64)
-        self._steps = steps
-        self.rows = int(min(training.batch_size, max(1, self._counts.max())))
-        self._each = -(-self._counts // training.batch_size)
+        counts = np.array([len(job.x) for job in jobs], np.int64)
+        self.rows = int(min(training.batch_size, max(1, counts.max())))
         longest = int(steps[0]) if len(steps) else 0
         active = np.searchsorted(-steps, -np.arange(longest), side="left")
         self.active = active.tolist()
         self._first = np.concatenate([[0], np.cumsum(active)])
-        self._number = np.repeat(np.arange(longest), active)
-        self._device = np.arange(self._first[-1]) - np.repeat(self._first[:-1], active)
-        last = self.last_epoch()
-        self.any_last = [bool(last[self.part(step)].any()) for step in range(longest)]
-        self._index = np.full((self._first[-1], self.rows), blank, np.int64)
-        for device, (job, start) in enumerate(zip(jobs, starts[:-1].tolist(), strict=True)):
-            stream = _stream(job, start, _epochs(job, training), int(self._each[device]) * self.rows, blank)
-            self._index[self._first[: steps[device]] + device] = stream.reshape(-1, self.rows)
+        number = np.repeat(np.arange(longest), active)
+        device = np.arange(self._first[-1]) - np.repeat(self._first[:-1], active)
+        each = (-(-counts // training.batch_size))[device]
+        epoch, batch = np.divmod(number, each)
+        self._last = np.asarray(steps[device] - number <= each, np.float64)
+        self.any_last = [bool(self._last[self.part(step)].any()) for step in range(longest)]
+        self._size = np.minimum(self.rows, counts[device] - self.rows * batch)[:, None]
+        self._real = np.arange(self.rows) < self._size
+        orders, at = _orders(jobs, training)
+        first = at[device] + epoch * counts[device] + self.rows * batch
+        places = np.where(self._real, first[:, None] + np.arange(self.rows), 0)
+        self._index = np.where(self._real, orders[places] + starts[device, None], blank)
 
     def part(self, step: int) -> slice:
         """Return where a step's devices are."""
@@ -98,20 +101,19 @@ class Rounds:
 
     def scales(self) -> npt.NDArray[np.float32]:
         """Return each row's weight, float32 ``(devices and steps, rows)``: 1 / size of its batch, zero where it is blank."""
-        before = self.rows * (self._number % self._each[self._device])
-        size = np.minimum(self.rows, self._counts[self._device] - before)[:, None]
-        return ((np.arange(self.rows) < size) / size).astype(np.float32)
+        return np.asarray(self._real / self._size, np.float32)
 
     def last_epoch(self) -> npt.NDArray[np.float64]:
         """Return 1 where a device's step is one of its last epoch's, float64 ``(devices and steps,)``."""
-        left = self._steps[self._device] - self._number
-        return (left <= self._each[self._device]).astype(np.float64)
+        return self._last
 
 
-def _stream(job: LocalJob, start: int, epochs: int, length: int, blank: int) -> Ints:
-    """Return a job's examples in the order of its steps, int64 ``(epochs, length)``, the rest of each epoch blank."""
-    n = len(job.x)
-    out = np.full((epochs, length), blank, np.int64)
-    for places, order in zip(out, epoch_orders(job.order_seed, n, epochs if n else 0), strict=False):
-        np.add(order, start, out=places[:n])
-    return out
+def _orders(jobs: Sequence[LocalJob], training: TrainingSpec) -> tuple[Ints, Ints]:
+    """Return the orders of all jobs' epochs one after another, int64, and where each job's begin."""
+    found: list[Ints] = []
+    lengths = [0]
+    for job, order in zip(jobs, generators([job.order_seed for job in jobs]), strict=True):
+        n, epochs = len(job.x), _epochs(job, training)
+        found.extend(orders_of(order, n, epochs if n else 0))
+        lengths.append(n * epochs)
+    return np.concatenate([np.empty(0, np.int64), *found]), np.cumsum(lengths)
