@@ -74,9 +74,12 @@ def test_both_libraries_are_taken_where_they_are_faster(monkeypatch: pytest.Monk
         (torch.ones((2, 4, 8)), torch.ones((2, 32, 8)).transpose(1, 2)),
         (torch.ones((2, 4, 80)), torch.ones((2, 32, 80)).transpose(1, 2)),
         (torch.ones((2, 4, 16))[:, :, ::2], torch.ones((2, 8, 3))),
+        (torch.ones((1, 99, 80)), torch.ones((1, 4, 80)).transpose(1, 2)),
+        (torch.ones((1, 9, 99)).transpose(1, 2), torch.ones((1, 9, 4))),
+        (torch.ones((1, 9, 4)).transpose(1, 2), torch.ones((1, 9, 99))),
     ):
         y = torch.empty((len(x), x.shape[1], w.shape[2]))
         product(x, w, y)()
         assert float(y[0, 0, 0]) == x.shape[2]
 
-    assert taken == ["numpy", "torch", "torch", "numpy", "torch"]
+    assert taken == ["numpy", "torch", "torch", "numpy", "torch", "torch", "torch", "numpy"]

@@ -16,6 +16,8 @@ import torch
 
 SMALL: Final = 1_000_000
 """Multiplications of one product up to which OpenBLAS works without panels."""
+_FEW: Final = 16
+_MANY_ROWS: Final = 64
 
 
 def product(
@@ -43,11 +45,13 @@ def copy(source: torch.Tensor, target: torch.Tensor) -> Callable[[], object]:
 
 
 def _small(x: torch.Tensor, w: torch.Tensor) -> bool:
-    """Return whether numpy is faster. Rows of ``x`` by rows of ``w`` are sums along vectors, which pay where these are long."""
+    """Return whether numpy is faster: not for sums of a few rows, nor for many rows by rows, unless these are long."""
     if x.device.type != "cpu" or not (_lies_as_a_matrix(x) and _lies_as_a_matrix(w)):
         return False
     rows, depth, columns = x.shape[-2], x.shape[-1], w.shape[-1]
-    if x.stride(-1) == 1 and w.stride(-1) != 1 and depth <= 2 * columns:
+    if x.stride(-1) == 1 and w.stride(-1) != 1 and (depth <= 2 * columns or rows > _MANY_ROWS):
+        return False
+    if x.stride(-1) != 1 and rows > columns and depth < _FEW:
         return False
     return rows * depth * columns <= SMALL
 
