@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple, cast
 
-from hedgerow.shared.errors import ConfigError, HedgerowError, StorageError, UnsupportedError
+from hedgerow.shared.errors import ConfigError, HedgerowError, IntegrityError, StorageError, UnsupportedError
 from hedgerow.simulations.run import checkpoint as saving
 from hedgerow.simulations.run.engines import EngineMaker, make_engine
 from hedgerow.simulations.run.fedbuff import play_release
@@ -28,6 +28,8 @@ from hedgerow.simulations.run.synchronous import play_round
 FLEET_MODULE = "hedgerow.simulations.fleet.run"
 CHECKPOINT_INTERVAL_S = 1.0
 LEDGER_NAME = "ledger.jsonl"
+_SAME_EPSILON = 1e-6
+"""Relative: the same charges give the same figure, but for the last bits of another machine's."""
 _KEEPING = frozenset({"scaffold", "fedper"})
 """Strategies whose devices keep something from round to round: they can go back one round, and no further."""
 
@@ -152,12 +154,23 @@ class _Playing:
         if self._first_round_s == 0.0:
             self._first_round_s = time.monotonic() - self._plan.began
         if self._file is not None:
-            self._file.add(record)
+            with self._not_kept():
+                self._file.add(record)
         ending = self._state.round >= self._run.until or self._interrupt.asked
         if self._keeping or ending or time.monotonic() - self._saved_at >= CHECKPOINT_INTERVAL_S:
             self._save()
         if self._plan.progress is not None:
             self._plan.progress(record)
+
+    @contextmanager
+    def _not_kept(self) -> Iterator[None]:
+        """Say of what the disk refuses what that means for the run."""
+        try:
+            yield
+        except StorageError as error:
+            raise StorageError(
+                f"{error}; round {self._state.round} is not kept, earlier ones are: make room, then go on with --resume"
+            ) from error
 
     def _save(self) -> None:
         """Make ledger and checkpoint durable, in this order."""
@@ -165,7 +178,7 @@ class _Playing:
             return
         scenario = self._run.setting.scenario
         self._run.ledger.flush()
-        try:
+        with self._not_kept():
             saving.write_checkpoint(
                 self._plan.folder,
                 self._state,
@@ -174,10 +187,6 @@ class _Playing:
                 self._choices,
                 self._started_at,
             )
-        except StorageError as error:
-            raise StorageError(
-                f"{error}; round {self._state.round} is not kept, earlier ones are: make room, then go on with --resume"
-            ) from error
         self._saved_at = time.monotonic()
 
     def _result(self, ended: Literal["finished", "interrupted"], with_devices: bool = True) -> Result:
@@ -205,4 +214,21 @@ class _Playing:
         for entry in self._run.ledger:
             if entry.trial == self._run.trial and entry.round <= state.round:
                 self._run.spending.add(entry.charges)
+        self._check_paid(state)
         return state
+
+    def _check_paid(self, state: State) -> None:
+        """Raise IntegrityError unless the ledger holds what the rounds played cost: ε must not come out smaller."""
+        told = state.records[-1].epsilon if state.records else None
+        if told is None:
+            return
+        try:
+            found = self._run.mechanism.epsilon(self._run.spending)
+        except (OverflowError, ValueError):
+            found = None  # figures that no accountant takes were written by nobody here
+        if found is None or abs(found - told) > _SAME_EPSILON * max(1.0, told):
+            where = LEDGER_NAME if self._plan.folder is None else self._plan.folder / LEDGER_NAME
+            raise IntegrityError(
+                f"{where}: does not hold what the {state.round} rounds played cost: ε {told:.6g} by the checkpoint, "
+                f"{'none' if found is None else f'{found:.6g}'} by the ledger; start again with another --folder"
+            )

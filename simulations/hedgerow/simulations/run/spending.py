@@ -7,12 +7,16 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
+from hedgerow.shared import limits
+from hedgerow.shared.errors import IntegrityError
 from hedgerow.shared.privacy.accounting import Accountant, Relation, epsilon
 from hedgerow.shared.privacy.events import CentralRounds, DpSgdSteps, PrivacyEvent, UnprotectedRelease
 from hedgerow.simulations.run.curve import curve
 from hedgerow.simulations.run.ledger import Charge
 
 _Kind = tuple[type, float, float]
+_MOST_STEPS = 2**40
+"""Far above any run's steps, and far below where sums of 64 bits begin anew from below."""
 
 
 class Spending:
@@ -24,7 +28,9 @@ class Spending:
         self.unprotected = False
 
     def add(self, charges: Iterable[Charge]) -> None:
-        """Count ``charges``. Raises TypeError for an event that no simulated mechanism makes."""
+        """Count ``charges``. Raises TypeError for an event that no simulated mechanism makes, IntegrityError for a device that there is not,
+        or more times than any run has.
+        """
         for charge in charges:
             match charge.event:
                 case DpSgdSteps(sampling_rate=rate, noise_multiplier=noise, steps=count):
@@ -36,11 +42,16 @@ class Spending:
                     continue
                 case _:
                     raise TypeError(f"no mechanism here makes {charge.event!r}")
+            most = limits.MAX_ROUNDS if kind[0] is CentralRounds else _MOST_STEPS
+            if count > most:
+                raise IntegrityError(f"a charge of {count} times; a run has at most {most}")
             counts = self._counts.setdefault(kind, np.zeros(self._devices, np.int64))
             if charge.devices is None:
                 counts += count
-            else:
-                counts[np.array(charge.devices, np.int64)] += count
+                continue
+            if not all(0 <= device < self._devices for device in charge.devices):
+                raise IntegrityError(f"a charge of device {max(charge.devices)}: there are {self._devices}")
+            counts[np.array(charge.devices, np.int64)] += count
 
     def heaviest(self) -> list[tuple[PrivacyEvent, ...]]:
         """Return what those devices paid of which no other paid at least as much of everything."""
