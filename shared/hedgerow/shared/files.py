@@ -10,7 +10,7 @@ from pathlib import Path
 from hedgerow.shared.errors import StorageError
 
 
-def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
+def write_atomically(path: Path, data: bytes | bytearray, mode: int = 0o644) -> None:
     """Replace ``path`` with ``data``, flushed to disk first; folders are made, readable by their owner alone.
 
     Raises StorageError naming the path.

@@ -66,3 +66,52 @@ def test_the_result_outlives_the_next_call() -> None:
     evaluator.forward(second, job.x)
 
     assert np.array_equal(found, kept)
+
+
+def lying(model: np.ndarray, offset: int) -> np.ndarray:
+    """Return a copy that begins ``offset`` bytes after a cache line does."""
+    memory = np.zeros(model.nbytes + 128, np.uint8)
+    first = -memory.ctypes.data % 64 + offset
+    placed = memory[first : first + model.nbytes].view(np.float32)
+    placed[:] = model
+    return placed
+
+
+def test_outputs_are_the_same_bits_wherever_a_model_lies_and_whatever_was_loaded_before() -> None:
+    recipe, parameters = small("image-cnn")
+    one, two = start(recipe, parameters, 1), start(recipe, parameters, 2)
+    job = make_job(recipe, parameters, one, 20, 1)
+    expected = [Evaluator(recipe, parameters).forward(model, job.x) for model in (one, two)]
+    evaluator = Evaluator(recipe, parameters)
+    frozen = lying(one, 0)
+    frozen.flags.writeable = False
+
+    for model, wanted in (
+        (lying(one, 0), 0), (lying(two, 4), 1), (lying(two, 0), 1), (lying(one, 16), 0), (frozen, 0), (lying(one, 0), 0)
+    ):  # fmt: skip
+        assert np.array_equal(evaluator.forward(model, job.x), expected[wanted])
+
+
+def test_a_model_that_changes_in_place_is_seen_as_it_is_and_takes_no_copy() -> None:
+    recipe, parameters = small("mlp")
+    model, other = lying(start(recipe, parameters, 1), 0), start(recipe, parameters, 2)
+    job = make_job(recipe, parameters, model, 6, 1)
+    evaluator = Evaluator(recipe, parameters)
+    before = evaluator.forward(model, job.x)
+    model[:] = other
+
+    assert np.array_equal(
+        evaluator.forward(model, job.x), Evaluator(recipe, parameters).forward(other, job.x)
+    )
+    assert not np.array_equal(evaluator.forward(model, job.x), before)
+    assert evaluator._made is not None
+    for parameter in evaluator._made.module.parameters():
+        assert np.shares_memory(parameter.detach().numpy(), model)
+
+
+def test_models_of_another_size_are_refused() -> None:
+    recipe, parameters = small("mlp")
+    model = start(recipe, parameters)
+    x = make_job(recipe, parameters, model, 2, 1).x
+    with pytest.raises(ValueError, match="values where the recipe has"):
+        Evaluator(recipe, parameters).forward(model[:-1], x)

@@ -67,8 +67,10 @@ def write_checkpoint(
         flight=state.flight,
         started_at=started_at,
     )
-    data = msgspec.msgpack.encode(checkpoint)
-    write_atomically(folder / FILE_NAME, hashlib.sha256(data).digest() + data)
+    data = bytearray(_DIGEST_BYTES)
+    msgspec.msgpack.Encoder().encode_into(checkpoint, data, _DIGEST_BYTES)
+    data[:_DIGEST_BYTES] = hashlib.sha256(memoryview(data)[_DIGEST_BYTES:]).digest()
+    write_atomically(folder / FILE_NAME, data)
 
 
 def read_checkpoint(folder: Path, scenario_sha256: str, engine: str) -> Checkpoint:
