@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from typing import Any, Final
 
@@ -76,7 +77,8 @@ def _row(name: str, figures: Figures, ours: Figures, measured: Measured) -> dict
         "ratio_of_minima": round(min(figures.seconds) / min(ours.seconds), 2) if both else None,
         "wanted_ratio": wanted,
         "met": None if ratio is None or wanted is None else ratio >= wanted,
-        "difference": figures.difference,
+        # JSON has no word for what is not finite; ``same`` says it.
+        "difference": figures.difference if _finite(figures.difference) else None,
         "same": None if figures.difference is None else figures.difference <= TOLERANCE,
         "peak_pss_mib": None if figures.pss is None else round(figures.pss / 2**20),
         "error": figures.error,
@@ -108,6 +110,10 @@ def all_met(result: dict[str, Any]) -> bool:
         if found["wanted_of_floor"] is not None
     ]
     return bool(judged) and all(judged)
+
+
+def _finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
 
 
 def _rounded(seconds: float) -> float:
