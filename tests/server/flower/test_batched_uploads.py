@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import http.client
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -233,3 +234,30 @@ def test_a_frame_beyond_the_bound_is_refused_before_its_body_is_read() -> None:
     list(decoder.feed(fleetwire.frame_head(5) + b"ab"))
     with pytest.raises(ContentError, match="inside a frame"):
         decoder.finish()
+
+
+def test_whoever_is_refused_in_the_middle_of_a_small_body_reads_why(tmp_path: Path) -> None:
+    """A connection that is closed with bytes unread is reset, and the answer on its way goes with it."""
+
+    async def scenario(upload: Upload) -> None:
+        half = bytes(100_000)
+        headers = {**upload.headers(), fleetwire.MESSAGE_HEADER: "unknown", "content-length": "200000"}
+        head = f"POST {fleetwire.REPLY_PATH} HTTP/1.1\r\nhost: x\r\n"
+        head += "".join(f"{name}: {value}\r\n" for name, value in headers.items()) + "\r\n"
+
+        def post_slowly() -> tuple[int, bytes]:
+            with upload.raw.connect() as connected:
+                connected.sendall(head.encode() + half)
+                time.sleep(0.3)
+                connected.sendall(half[:50_000])
+                time.sleep(0.1)
+                connected.sendall(half[50_000:])
+                response = http.client.HTTPResponse(connected, method="POST")
+                response.begin()
+                return response.status, response.read()
+
+        status, body = await in_thread(post_slowly)
+        assert (status, b"no such reply" in body) == (410, True)
+        await upload.honest()
+
+    run(tmp_path, scenario)

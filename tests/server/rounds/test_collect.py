@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 
 import msgspec
 import pytest
@@ -42,7 +42,7 @@ class Asking:
 
 
 def collected(
-    fleet: FakeFleet, exchange: Asking, beside: Callable[[], Awaitable[None]] | None = None
+    fleet: FakeFleet, exchange: Asking, beside: Callable[[], Coroutine[None, None, None]] | None = None
 ) -> Book:
     """Play one exchange with the whole cohort, with another task on the same loop."""
 

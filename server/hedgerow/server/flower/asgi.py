@@ -12,9 +12,12 @@ from urllib.parse import parse_qs
 import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from hedgerow.shared.errors import TransportError
+
+_READ_AWAY_BYTES = 512 * 1024
+_READ_AWAY_S = 2.0
 
 
 class Refusal(Exception):  # noqa: N818  (an answer, not a failure of ours)
@@ -93,6 +96,35 @@ async def read_body(receive: Receive, pace: Pace) -> AsyncIterator[bytes]:
         more = event.get("more_body", False)
         if chunk:
             yield chunk
+
+
+class Body:
+    """A request's ``receive`` that knows how far it was read."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._begun = self._complete = False
+
+    async def __call__(self) -> Message:
+        """Return the next event."""
+        event = await self._receive()
+        self._begun = True
+        self._complete = event["type"] != "http.request" or not event.get("more_body", False)
+        return event
+
+    async def read_away(self, scope: Scope) -> None:
+        """Read what is left of a small body before it is refused, for a connection that is closed with bytes unread is
+        reset, and the answer is lost with it. A sender that waits to be told to go on is not told.
+        """
+        if self._complete or not (self._begun or not header(scope, "expect")):
+            return
+        left = _READ_AWAY_BYTES
+        try:
+            async with asyncio.timeout(_READ_AWAY_S):
+                while not self._complete and left > 0:
+                    left -= len((await self()).get("body", b""))
+        except TimeoutError:
+            return
 
 
 async def answer(

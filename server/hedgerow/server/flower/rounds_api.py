@@ -15,6 +15,7 @@ from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from starlette.types import Receive, Scope, Send
 
 from hedgerow.server.flower.asgi import (
+    Body,
     Pace,
     Refusal,
     answer,
@@ -47,17 +48,19 @@ class RoundsApi:
         """Serve one request."""
         if scope["type"] != "http":
             return
-        method, path = scope["method"], scope["path"]
+        method, path, body = scope["method"], scope["path"], Body(receive)
         try:
             if (method, path) == ("GET", fleetwire.NEXT_PATH):
                 await self._next(scope, send)
             elif (method, path) == ("POST", fleetwire.REPLY_PATH):
-                await self._reply(scope, receive, send)
+                await self._reply(scope, body, send)
             elif method == "GET" and path.startswith(fleetwire.MODELS_PATH):
                 await self._model(scope, send)
             else:
                 raise Refusal(HTTPStatus.NOT_FOUND, "no such path", close=True)
         except Refusal as refusal:
+            if method == "POST" and refusal.status is not HTTPStatus.REQUEST_TIMEOUT:
+                await body.read_away(scope)
             await refuse(send, refusal)
         except TransportError as error:
             LOG.info("%s", error)
