@@ -14,6 +14,7 @@ from hedgerow.simulations.lean.context import Shared, World
 from hedgerow.simulations.lean.keeping import Keeping
 from hedgerow.simulations.lean.lattice import Floats, Ints
 from hedgerow.simulations.lean.messages import Predicted, PredictOrder, Scored, ScoreOrder
+from hedgerow.simulations.lean.process import give_back_free_memory
 
 
 class Scoring:
@@ -27,6 +28,7 @@ class Scoring:
         self._kernel = kernel
         self._keeping = keeping
         self._shared = shared
+        self._tidy = False
 
     def predict(self, order: PredictOrder) -> Predicted:
         """Write the outputs of the rows asked for."""
@@ -34,13 +36,21 @@ class Scoring:
         x = self._shared.inputs.array(order.rows, *order.shape)[order.first : order.last]
         out = self._shared.outputs.array(order.rows, *order.output)
         out[order.first : order.last] = self._kernel.forward(model, x)
+        self._tidy_up()
         return Predicted()
 
     def score(self, order: ScoreOrder) -> Scored:
         """Return each device's mean loss and share of hits; NaN without examples, the share also without labels."""
         model = self._shared.base(order.models, self._world.n)[0]
         scores = [self._device(model, device, order.round) for device in order.devices]
+        self._tidy_up()
         return Scored(order.devices, tuple(loss for loss, _ in scores), tuple(hits for _, hits in scores))
+
+    def _tidy_up(self) -> None:
+        """Give back, once, what the module was born with before it borrowed the model's memory."""
+        if not self._tidy:
+            give_back_free_memory()
+            self._tidy = True
 
     def _device(self, model: Vector, device: int, round: int) -> tuple[float, float]:
         test = self._world.population.test_at(round)

@@ -16,7 +16,6 @@ from hedgerow.models.recipe import recipe_hash
 from hedgerow.shared.errors import ConfigError
 from hedgerow.shared.files import write_atomically
 from hedgerow.shared.unreadable import UNREADABLE
-from hedgerow.simulations.run.checkpoint import model_bytes
 from hedgerow.simulations.run.judge import score_devices
 from hedgerow.simulations.run.records import DeviceRecord, Result
 from hedgerow.simulations.run.run import Run
@@ -67,7 +66,7 @@ def result_of(
         higher_is_better=setting.recipe.higher_is_better,
         rounds=tuple(state.records),
         privacy=run.mechanism.summary(run.spending),
-        model_sha256=hashlib.sha256(model_bytes(state.model)).hexdigest(),
+        model_sha256=hashlib.sha256(state.model.astype("<f4", copy=False).data).hexdigest(),
         initial_scores=state.initial_scores,
         device_records=device_records(run, state, with_devices),
         choices=choices,
