@@ -492,7 +492,8 @@ def test_trainers_of_a_job_that_ended_keep_their_connections(tmp_path: Path) -> 
         for path in (fleetwire.NEXT_PATH, fleetwire.MODELS_PATH + "0" * 64, fleetwire.NEXT_PATH):
             status, body = await in_thread(ask, path)
             assert (status, b"not open" in body) == (410, True)
-            assert device.kept is not None
-        device.kept.close()
+        kept = device.kept
+        assert kept is not None
+        kept.close()
 
     run(tmp_path, scenario)
