@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import numpy as np
@@ -56,7 +57,8 @@ def write_checkpoint(
         engine=engine,
         choices=choices,
         round=state.round,
-        model=model_bytes(state.model),
+        # Encoded from where it lies: as bytes it would be copied first.
+        model=cast("bytes", state.model.astype("<f4", copy=False).data.cast("B")),
         rule=state.rule,
         mechanism=state.mechanism,
         totals=b"".join(a.astype("<i8").tobytes() for a in arrays) + totals.train_s.astype("<f8").tobytes(),
