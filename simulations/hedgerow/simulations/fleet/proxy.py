@@ -110,6 +110,7 @@ class _Proxy:
         self.port = int(self._server.sockets[0].getsockname()[1])
 
     def set(self, cut: bool) -> None:
+        """Cut the way, which breaks what is open and refuses the rest, or let through again."""
         self._cut = cut
         if cut:
             self.broken += len(self._open)
@@ -117,6 +118,7 @@ class _Proxy:
                 task.cancel()
 
     async def close(self) -> None:
+        """End it with all its connections. Idempotent."""
         if self._server is not None:
             self._server.close()
         for task in self._open:

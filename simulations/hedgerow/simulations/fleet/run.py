@@ -167,6 +167,7 @@ class _Heard:
         self._elapsed_s = 0.0
 
     def round(self, one: dict[str, Any]) -> None:
+        """Take note of a round as the fleet's API tells of it."""
         if not self.first_s:
             self.first_s = time.monotonic()
         self._elapsed_s += one["duration_s"]

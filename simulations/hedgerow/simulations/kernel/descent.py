@@ -73,6 +73,7 @@ class _Move:
         self._anchor, self._correction = anchor, correction
 
     def step(self, part: slice, number: int, divisor: float) -> None:
+        """Take the step of this number, from 1, over a part of the values, by its gradients over ``divisor``."""
         values, gradient = self._values[part], self._gradients[part]
         if self._plain and self._correction is None:
             values.add_(gradient, alpha=-self._spec.learning_rate / divisor)
