@@ -29,6 +29,8 @@ class WorkerProcess:
         self.pipe, theirs = context.Pipe()
         # What exists now is never collected in the child: its collector would touch, and so copy, every page of it.
         gc.freeze()
+        # Held back until the child heeds Ctrl-C no more: it would die of one that comes before. The parent gets it afterwards.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self._process: ForkProcess = context.Process(
                 target=_live, args=(answer, theirs, (self.pipe, *others), _parent_if_main()), daemon=True
@@ -37,6 +39,7 @@ class WorkerProcess:
         finally:
             gc.unfreeze()
             theirs.close()
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     @property
     def pid(self) -> int:
@@ -99,6 +102,7 @@ def _live(answer: Answer, pipe: Connection, theirs: Sequence[Connection], parent
     for other in theirs:
         other.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if parent is not None:
         ctypes.CDLL(None).prctl(_PDEATHSIG, int(signal.SIGKILL))
