@@ -26,13 +26,13 @@ from hedgerow.simulations.fleet.outcome import (
     CLAIM,
     Left,
     device_records,
-    model_sha256,
     privacy_of,
     read_left,
     round_record,
     round_records,
 )
 from hedgerow.simulations.run.records import WITHHELD
+from hedgerow.simulations.run.results import model_sha256
 from hedgerow.simulations.run.words import round_parts
 
 N = 40_000

@@ -14,6 +14,7 @@ from tests.support.simulation_scenarios import scenario
 from hedgerow.edge_agent.trainer.flat import FlatParameters
 from hedgerow.edge_agent.trainer.local import initial_model
 from hedgerow.models.recipe import find_recipe
+from hedgerow.simulations.engine.protocol import DeviceScores
 from hedgerow.simulations.fleet.scores import FleetScores, score_fleet, wanted, with_scores
 from hedgerow.simulations.population.build import build_population
 from hedgerow.simulations.population.raw import raw_population
@@ -47,6 +48,7 @@ def test_each_device_is_scored_on_its_own_examples_by_the_recipes_loss() -> None
 
     test = build_population(made, recipe, Path()).device_test
     assert test is not None
+    assert found.devices is not None and found.devices.devices.tolist() == [0, 1, 2, 3]
     module = recipe.build(made.job.parameters)
     FlatParameters(module).load(model)
     module.eval()
@@ -56,9 +58,9 @@ def test_each_device_is_scored_on_its_own_examples_by_the_recipes_loss() -> None
         with torch.no_grad():
             loss = recipe.loss(module, torch.from_numpy(x), torch.from_numpy(y)).mean()
             hits = module(torch.from_numpy(x)).argmax(dim=1).numpy() == y
-        assert found.losses[device] == pytest.approx(float(loss), rel=1e-5)
-        assert found.scores[device] == hits.mean()
-    assert found.judgement.device_mean == pytest.approx(found.scores.mean())
+        assert found.devices.loss[device] == pytest.approx(float(loss), rel=1e-5)
+        assert found.devices.score[device] == hits.mean()
+    assert found.judgement.device_mean == pytest.approx(found.devices.score.mean())
     assert found.judgement.scores == {}
     assert found.groups == ("all",) * 4
 
@@ -84,7 +86,9 @@ def device_of(number: int) -> DeviceRecord:
 def test_records_get_the_scores_of_their_devices_and_the_last_round_the_rest() -> None:
     result = result_of(2, device_records=tuple(device_of(n) for n in range(2)))
     judgement = Judgement({}, 0.5, (0.1, 0.5, 0.9), {"board": 0.5})
-    found = FleetScores(np.array([1.5, np.nan]), np.array([0.25, np.nan]), ("a", "b"), judgement)
+    found = FleetScores(
+        DeviceScores(np.arange(2), np.array([1.5, np.nan]), np.array([0.25, np.nan])), ("a", "b"), judgement
+    )
 
     rounds, devices = with_scores(result.rounds, result.device_records, found)
 

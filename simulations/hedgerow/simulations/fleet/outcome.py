@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 from sqlalchemy import select
 
 from hedgerow.server.app.home import ServerHome
@@ -17,7 +14,7 @@ from hedgerow.server.jobs.records import JobRecord
 from hedgerow.server.jobs.records import RoundRecord as ServerRound
 from hedgerow.server.jobs.store import JobStore
 from hedgerow.server.ledger.accounts import PrivacyLedger
-from hedgerow.server.rounds.models import ModelStore, model_bytes
+from hedgerow.server.rounds.models import ModelStore
 from hedgerow.server.rounds.store import RoundStore
 from hedgerow.server.rounds.tables import ContributionRow
 from hedgerow.server.store.blobs import Blobs
@@ -65,11 +62,6 @@ def read_left(home: ServerHome, job_id: str) -> Left:
         return Left(job, rounds, _parts(database, job_id), model, central)
     finally:
         database.close()
-
-
-def model_sha256(model: npt.NDArray[np.float32]) -> str:
-    """Return the hash of a model's float32 values, little endian."""
-    return hashlib.sha256(model_bytes(model)).hexdigest()
 
 
 def round_record(one: Mapping[str, Any], events: Sequence[str], elapsed_s: float) -> RoundRecord:

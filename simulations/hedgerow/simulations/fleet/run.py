@@ -32,7 +32,6 @@ from hedgerow.simulations.fleet.ledgers import Spent, read_spent
 from hedgerow.simulations.fleet.outcome import (
     Left,
     device_records,
-    model_sha256,
     privacy_of,
     read_left,
     round_record,
@@ -49,7 +48,7 @@ from hedgerow.simulations.run.interrupt import Interrupt
 from hedgerow.simulations.run.names import NamedScenario
 from hedgerow.simulations.run.play import Plan
 from hedgerow.simulations.run.records import Result
-from hedgerow.simulations.run.results import scenario_sha256, versions, write_result
+from hedgerow.simulations.run.results import model_sha256, scenario_sha256, versions, write_result
 from hedgerow.simulations.run.world import World
 from hedgerow.simulations.scenario.spec import Scenario
 

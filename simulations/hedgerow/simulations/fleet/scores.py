@@ -10,25 +10,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
 from hedgerow.models.recipe import Recipe
 from hedgerow.shared.packing import Vector
+from hedgerow.simulations.engine.protocol import DeviceScores
 from hedgerow.simulations.lean.engine import LeanEngine
 from hedgerow.simulations.population.build import build_population
-from hedgerow.simulations.run.judge import Judgement, judge, score_devices
+from hedgerow.simulations.run.judge import Judgement, judge, score_devices, scores_by_device
 from hedgerow.simulations.run.records import DeviceRecord, RoundRecord
 from hedgerow.simulations.scenario.spec import Scenario
 
-Doubles = npt.NDArray[np.float64]
-
 
 class FleetScores(NamedTuple):
-    """Float64 ``(devices,)`` each, NaN where a device has no held-out examples; and what the last round's record says of them."""
+    """Scores of the devices that have held-out examples, if any has; all groups; and what the last round's record says of them."""
 
-    losses: Doubles
-    scores: Doubles
+    devices: DeviceScores | None
     groups: tuple[str, ...]
     judgement: Judgement
 
@@ -44,23 +40,19 @@ def score_fleet(scenario: Scenario, recipe: Recipe, base: Path, model: Vector, r
     devices_only = msgspec.structs.replace(scenario.evaluation, central=False)
     scenario = msgspec.structs.replace(scenario, evaluation=devices_only)
     population = build_population(scenario, recipe, base)
-    losses, scores = np.full(population.devices, np.nan), np.full(population.devices, np.nan)
     with LeanEngine(scenario, recipe, population, workers=0, choices={"kernel": "reference:1"}) as engine:
         engine.open()
         judgement = judge(engine, scenario, population, model, round)
         found = score_devices(engine, population, model, round)
-    if found is not None:
-        losses[found.devices], scores[found.devices] = found.loss, found.score
-    names = population.group_names
-    groups = tuple(names[int(group)] if names else "" for group in population.group)
-    return FleetScores(losses, scores, groups, judgement)
+    groups = tuple(population.group_name(device) for device in range(population.devices))
+    return FleetScores(found, groups, judgement)
 
 
 def with_scores(
     rounds: tuple[RoundRecord, ...], devices: tuple[DeviceRecord, ...], found: FleetScores
 ) -> tuple[tuple[RoundRecord, ...], tuple[DeviceRecord, ...]]:
     """Return the records with the scores in them: of the devices, and of the last round."""
-    judged = found.judgement
+    judged, scores = found.judgement, scores_by_device(found.devices)
     last = msgspec.structs.replace(
         rounds[-1],
         device_mean=judged.device_mean,
@@ -68,16 +60,7 @@ def with_scores(
         cohorts=dict(judged.cohorts),
     )
     scored = tuple(
-        msgspec.structs.replace(
-            one,
-            group=found.groups[one.device],
-            score=_known(found.scores[one.device]),
-            loss=_known(found.losses[one.device]),
-        )
+        msgspec.structs.replace(one, group=found.groups[one.device], **scores.get(one.device, {}))
         for one in devices
     )
     return (*rounds[:-1], last), scored
-
-
-def _known(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

@@ -66,6 +66,10 @@ class Population:
         """Return how many devices there are."""
         return len(self.device_class)
 
+    def group_name(self, device: int) -> str:
+        """Return the name of a device's group, empty where groups have none."""
+        return self.group_names[int(self.group[device])] if self.group_names else ""
+
     def at(self, round: int) -> FlatData:
         """Return the examples of ``round``, counted from 1."""
         return _at(self.phases, round)

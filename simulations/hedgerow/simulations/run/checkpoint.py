@@ -9,9 +9,9 @@ from typing import cast
 import msgspec
 import numpy as np
 
+from hedgerow.server.rounds.models import model_bytes
 from hedgerow.shared.errors import ConfigError, IntegrityError, StorageError
 from hedgerow.shared.files import write_atomically
-from hedgerow.shared.packing import Vector
 from hedgerow.shared.unreadable import UNREADABLE
 from hedgerow.simulations.run.flight import Flight
 from hedgerow.simulations.run.records import RoundRecord
@@ -58,7 +58,7 @@ def write_checkpoint(
         choices=choices,
         round=state.round,
         # Encoded from where it lies: as bytes it would be copied first.
-        model=cast("bytes", state.model.astype("<f4", copy=False).data.cast("B")),
+        model=cast("bytes", model_bytes(state.model)),
         rule=state.rule,
         mechanism=state.mechanism,
         totals=b"".join(a.astype("<i8").tobytes() for a in arrays) + totals.train_s.astype("<f8").tobytes(),
@@ -134,8 +134,3 @@ def state_of(checkpoint: Checkpoint, devices: int) -> State:
         initial_scores=checkpoint.initial_scores,
         flight=checkpoint.flight,
     )
-
-
-def model_bytes(model: Vector) -> bytes:
-    """Return a model as its hash is made of: float32, little endian."""
-    return model.astype("<f4", copy=False).tobytes()

@@ -16,11 +16,11 @@ import time
 
 import numpy as np
 
+from hedgerow.server.rounds.models import model_bytes
 from hedgerow.shared.errors import ConfigError
 from hedgerow.shared.packing import Vector
 from hedgerow.shared.privacy.noise import SeededStream
 from hedgerow.simulations.engine.protocol import Batch
-from hedgerow.simulations.run.checkpoint import model_bytes
 from hedgerow.simulations.run.flight import Flight, Leg
 from hedgerow.simulations.run.records import RoundRecord
 from hedgerow.simulations.run.releasing import release
@@ -122,7 +122,7 @@ class Airspace:
         dropped = bool(run.world.dropped(number + 1)[device])
         takes_s = run.setting.scenario.job.deadlines.round_s if dropped else float(self._trip.total_s[device])
         heapq.heappush(flight.legs, Leg(state.simulated_s + takes_s, number, device, state.round, dropped))
-        flight.models.setdefault(state.round, model_bytes(state.model))
+        flight.models.setdefault(state.round, bytes(model_bytes(state.model)))
         state.totals.rounds[device] += 1
         state.totals.bytes_down[device] += run.setting.bytes_down
         self.begun.append(device)

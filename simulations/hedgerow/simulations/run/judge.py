@@ -62,6 +62,18 @@ def score_devices(engine: Engine, population: Population, model: Vector, round: 
     return engine.score_devices(model, tested.tolist(), round) if tested.size else None
 
 
+def scores_by_device(found: DeviceScores | None) -> dict[int, dict[str, float | None]]:
+    """Return ``score`` and ``loss`` as a ``DeviceRecord`` has them, None for what is not finite, of each device that was scored."""
+    if found is None:
+        return {}
+    table = zip(found.devices.tolist(), found.score.tolist(), found.loss.tolist(), strict=True)
+    return {device: {"score": _known(score), "loss": _known(loss)} for device, score, loss in table}
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
 def value_of(found: DeviceScores) -> npt.NDArray[np.float64]:
     """Return what counts of each device: its score, or its loss where the task has no score."""
     return np.where(np.isnan(found.score), found.loss, found.score)

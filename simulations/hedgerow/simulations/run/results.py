@@ -13,10 +13,12 @@ import msgspec
 import numpy as np
 
 from hedgerow.models.recipe import recipe_hash
+from hedgerow.server.rounds.models import model_bytes
 from hedgerow.shared.errors import ConfigError
 from hedgerow.shared.files import write_atomically
+from hedgerow.shared.packing import Vector
 from hedgerow.shared.unreadable import UNREADABLE
-from hedgerow.simulations.run.judge import score_devices
+from hedgerow.simulations.run.judge import score_devices, scores_by_device
 from hedgerow.simulations.run.records import DeviceRecord, Result
 from hedgerow.simulations.run.run import Run
 from hedgerow.simulations.run.state import State
@@ -36,6 +38,11 @@ def run_sha256(scenario: Scenario, trial: str) -> str:
     """Return a hash of what decides a run: its scenario, and in a sweep which trial it is, for the noise is that one's."""
     found = scenario_sha256(scenario)
     return hashlib.sha256(f"{found} trial {trial}".encode()).hexdigest() if trial else found
+
+
+def model_sha256(model: Vector) -> str:
+    """Return the hash of a model's float32 values, little endian."""
+    return hashlib.sha256(model_bytes(model)).hexdigest()
 
 
 def result_of(
@@ -66,7 +73,7 @@ def result_of(
         higher_is_better=setting.recipe.higher_is_better,
         rounds=tuple(state.records),
         privacy=run.mechanism.summary(run.spending),
-        model_sha256=hashlib.sha256(state.model.astype("<f4", copy=False).data).hexdigest(),
+        model_sha256=model_sha256(state.model),
         initial_scores=state.initial_scores,
         device_records=device_records(run, state, with_devices),
         choices=choices,
@@ -86,24 +93,20 @@ def result_of(
 def device_records(run: Run, state: State, scored: bool) -> tuple[DeviceRecord, ...]:
     """Return one record for each device; their last scores too where the scenario evaluates on devices."""
     population, scenario, totals = run.setting.population, run.setting.scenario, state.totals
-    losses, scores = np.full(population.devices, np.nan), np.full(population.devices, np.nan)
-    if scored:
-        found = score_devices(run.engine, population, state.model, max(1, state.round))
-        if found is not None:
-            losses[found.devices], scores[found.devices] = found.loss, found.score
+    found = score_devices(run.engine, population, state.model, max(1, state.round)) if scored else None
+    scores = scores_by_device(found)
     counts = np.diff(population.at(max(1, state.round)).offsets)
     return tuple(
         DeviceRecord(
             device=device,
             device_class=scenario.device_class[int(population.device_class[device])].name,
-            group=population.group_names[int(population.group[device])] if population.group_names else "",
+            group=population.group_name(device),
             n_samples=int(counts[device]),
             rounds=int(totals.rounds[device]),
             bytes_up=int(totals.bytes_up[device]),
             bytes_down=int(totals.bytes_down[device]),
             train_s=float(totals.train_s[device]),
-            score=_known(scores[device]),
-            loss=_known(losses[device]),
+            **scores.get(device, {}),
         )
         for device in range(population.devices)
     )
@@ -137,7 +140,3 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _known(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
