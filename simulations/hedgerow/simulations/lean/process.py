@@ -48,8 +48,7 @@ class WorkerProcess:
 
     def fate(self) -> str:
         """Return how a process ended whose pipe broke, and what usually does that."""
-        self._process.join(_END_S)
-        status = self._process.exitcode
+        status = self._status()
         if status is None:
             return "a worker closed its pipe and did not end"
         if status >= 0:
@@ -61,11 +60,14 @@ class WorkerProcess:
 
     def ended_by(self) -> str:
         """Return the name of the signal that ended a process whose pipe broke, or what else ended it."""
-        self._process.join(_END_S)
-        status = self._process.exitcode
+        status = self._status()
         if status is None:
             return "closing its pipe"
         return f"exit code {status}" if status >= 0 else signal_name(-status)
+
+    def _status(self) -> int | None:
+        self._process.join(_END_S)
+        return self._process.exitcode
 
     def end(self, *, at_once: bool) -> None:
         """End the process and wait for it: by closing its pipe, or by SIGKILL where it may be busy."""
