@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -142,8 +143,8 @@ def recipe_hash(recipe: Recipe) -> str:
     modules = {kind.__module__: inspect.getmodule(kind) for kind in type(recipe).__mro__}
     digest = hashlib.sha256(f"{recipe.name}\0{recipe.version}\0".encode())
     for name, module in modules.items():
-        if name in ("builtins", "abc", "typing"):
-            continue
+        if name.partition(".")[0] in sys.stdlib_module_names:
+            continue  # not the recipe's, and another with each Python
         if module is None:
             raise ConfigError(f"recipe {recipe.name!r} has no source to hash")
         digest.update(inspect.getsource(module).encode())
